@@ -1,0 +1,250 @@
+"""One accepted stream and one call to the local service, joined: heads rewritten, bytes passed, ends and failures told.
+
+Backpressure goes through in both directions: what the local service does not take is not credited to the relay, what
+the relay does not take is not read from the local service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from relay.agent.hints import Hints
+from relay.agent.pool import LocalCall, LocalPool
+from relay.agent.requests import FailureKind, LocalRequest
+from relay.agent.targets import Target
+from relay.exchange.errors import MalformedHead
+from relay.exchange.headers import connection_tokens, first, rewrite_for_local, strip_hop_by_hop
+from relay.exchange.heads import (
+    Fields,
+    RequestHead,
+    ResponseHead,
+    decode_fields,
+    decode_request,
+    encode_fields,
+    encode_response,
+)
+from relay.mux.stream import Stream, StreamEvents
+from relay.wire.errors import ResetCode
+
+Report = Callable[[dict[str, object]], None]
+
+_RESETS: dict[FailureKind, ResetCode] = {
+    "local_refused": ResetCode.LOCAL_REFUSED,
+    "local_reset": ResetCode.LOCAL_RESET,
+    "bad_response": ResetCode.BAD_RESPONSE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a tunnel's requests go."""
+
+    name: str
+    target: Target
+    pool: LocalPool
+
+
+class Forwarder:
+    """Makes a `Forwarding` of every stream that the relay opens."""
+
+    def __init__(
+        self, routes: Mapping[str, Route], preserve_host: bool, report: Report, now: Callable[[], float]
+    ) -> None:
+        self.routes = routes
+        self.preserve_host = preserve_host
+        self.report = report
+        self.now = now
+        self.hints = Hints(report)
+        self.active: set[Forwarding] = set()
+        self.on_idle: Callable[[], None] | None = None
+        """Called when the last exchange has ended."""
+
+    def accept(self, stream: Stream, payload: bytes, ended: bool) -> StreamEvents | None:
+        """The owner of a new stream; None when it was refused."""
+        try:
+            head = decode_request(payload)
+        except MalformedHead as error:
+            stream.reset(ResetCode.STREAM_PROTOCOL, str(error))
+            return None
+        route = self.routes.get(head.name)
+        if route is None:
+            stream.reset(ResetCode.UNKNOWN_NAME, f"this agent has no tunnel {head.name}")
+            return None
+        forwarding = Forwarding(self, stream, route, head)
+        self.active.add(forwarding)
+        forwarding.start(ended)
+        return forwarding
+
+    def ended(self, forwarding: Forwarding) -> None:
+        """An exchange is over."""
+        self.active.discard(forwarding)
+        if not self.active and self.on_idle is not None:
+            self.on_idle()
+
+
+class Forwarding:
+    """One exchange, the request's way: owner of its stream, and of its call to the local service."""
+
+    __slots__ = ("_answer", "_call", "_forwarder", "_head", "_owed", "_route", "stream")
+
+    def __init__(self, forwarder: Forwarder, stream: Stream, route: Route, head: RequestHead) -> None:
+        self.stream = stream
+        self._forwarder = forwarder
+        self._route = route
+        self._head = head
+        self._call: LocalCall | None = None
+        self._answer = Answer(self, forwarder, route, head)
+        self._owed = 0
+
+    def start(self, ended: bool) -> None:
+        """Hands the request to the local service."""
+        head, route = self._head, self._route
+        fields = strip_hop_by_hop(head.fields, connection_tokens(head.fields))
+        if not self._forwarder.preserve_host:
+            fields = rewrite_for_local(fields, route.target.authority, _public_origins(fields))
+        request = LocalRequest(head.method, head.target, fields, upgrade=head.upgrade)
+        if not ended and not head.upgrade:
+            request.body = "chunked" if first(fields, b"content-length") is None else "length"
+        self._call = route.pool.start(request, self._answer)
+        if ended:
+            self._call.end([])
+
+    # ---- StreamEvents
+
+    def on_head(self, payload: bytes) -> None:
+        """The relay sends no heads: the session has refused it before this."""
+
+    def on_data(self, data: memoryview) -> None:
+        """See `StreamEvents.on_data`."""
+        if self._call is None or self._call.write(bytes(data)):
+            self.stream.consumed(len(data))
+        else:
+            self._owed += len(data)
+
+    def on_end(self, trailers: bytes) -> None:
+        """See `StreamEvents.on_end`."""
+        if self._call is None:
+            return
+        try:
+            fields = decode_fields(trailers, 0) if trailers else []
+        except MalformedHead as error:
+            self.cut(ResetCode.STREAM_PROTOCOL, str(error))
+            return
+        self._call.end(fields)
+
+    def on_reset(self, code: int, delivered: bool, detail: str) -> None:
+        """See `StreamEvents.on_reset`. The local service sees its connection close."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.abort()
+        self._answer.done("cancelled" if code >= 0 else "agent_lost")
+
+    def on_writable(self) -> None:
+        """See `StreamEvents.on_writable`: there is room for the answer."""
+        if self._call is not None:
+            self._call.resume()
+
+    # ---- for the answer
+
+    def pause(self) -> None:
+        """The relay takes no more of the answer for now."""
+        if self._call is not None:
+            self._call.pause()
+
+    def take_more(self) -> None:
+        """The local service takes more of the request."""
+        owed, self._owed = self._owed, 0
+        self.stream.consumed(owed)
+
+    def drop_call(self) -> None:
+        """The call has failed by itself."""
+        self._call = None
+
+    def cut(self, code: ResetCode, detail: str) -> None:
+        """Ends both sides."""
+        self.stream.reset(code, detail)
+        self.on_reset(0, True, detail)
+
+
+class Answer:
+    """The same exchange, the answer's way: what the local service says, sent to the relay."""
+
+    __slots__ = ("_began", "_bytes", "_forwarder", "_forwarding", "_head", "_reported", "_route", "_status", "_watched")
+
+    def __init__(self, forwarding: Forwarding, forwarder: Forwarder, route: Route, head: RequestHead) -> None:
+        self._forwarding = forwarding
+        self._forwarder = forwarder
+        self._route = route
+        self._head = head
+        self._began = forwarder.now()
+        self._status = 0
+        self._bytes = 0
+        self._reported = False
+        self._watched = forwarder.hints.watches(head)
+
+    def on_informational(self, head: ResponseHead) -> None:
+        """See `LocalEvents.on_informational`."""
+        self._send_head(head)
+
+    def on_head(self, head: ResponseHead, upgraded: bool) -> None:
+        """See `LocalEvents.on_head`."""
+        self._status = head.status
+        self._forwarder.hints.on_answer(self._route.target, self._head, head)
+        self._send_head(head)
+
+    def on_data(self, data: bytes) -> None:
+        """See `LocalEvents.on_data`."""
+        self._bytes += len(data)
+        if self._watched:
+            self._forwarder.hints.on_body(self._route.target, data)
+        if not self._forwarding.stream.write(data):
+            self._forwarding.pause()
+
+    def on_end(self, trailers: Fields) -> None:
+        """See `LocalEvents.on_end`."""
+        self._forwarding.stream.end(encode_fields(trailers) if trailers else b"")
+        self.done("")
+
+    def on_failed(self, kind: FailureKind, detail: str, answered: bool) -> None:
+        """See `LocalEvents.on_failed`."""
+        self._forwarding.drop_call()
+        self._forwarding.stream.reset(_RESETS[kind], detail, delivered=kind != "local_refused")
+        self.done(kind, detail)
+
+    def on_writable(self) -> None:
+        """See `LocalEvents.on_writable`."""
+        self._forwarding.take_more()
+
+    def done(self, error: str, detail: str = "") -> None:
+        """Reports the exchange, once."""
+        if self._reported:
+            return
+        self._reported = True
+        self._forwarder.ended(self._forwarding)
+        event: dict[str, object] = {
+            "event": "request",
+            "subdomain": self._route.name,
+            "method": self._head.method.decode("latin-1"),
+            "path": self._head.target.decode("latin-1"),
+            "status": self._status,
+            "duration": round(self._forwarder.now() - self._began, 6),
+            "bytes": self._bytes,
+            "request_id": self._head.request_id,
+        }
+        if error:
+            event["error"] = error
+        if detail:
+            event["detail"] = detail
+        self._forwarder.report(event)
+
+    def _send_head(self, head: ResponseHead) -> None:
+        head.fields = strip_hop_by_hop(head.fields, connection_tokens(head.fields))
+        self._forwarding.stream.send_head(encode_response(head))
+
+
+def _public_origins(fields: Fields) -> frozenset[bytes]:
+    """The tunnel's own origin, as the visitor called it: the relay routed by this very Host."""
+    host = first(fields, b"host") or b""
+    scheme = first(fields, b"x-forwarded-proto") or b"http"
+    return frozenset((scheme.lower() + b"://" + host.lower(),))

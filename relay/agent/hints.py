@@ -1,0 +1,67 @@
+"""Things that an answer tells about a set-up that will not work for visitors: said once each, never changed in passing.
+
+An authorization server that names its local address in its metadata (RFC 9728, RFC 8414) sends every remote client to
+the client's own machine; the cure is on the local service's side or `--preserve-host`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from relay.agent.targets import Target
+from relay.exchange.headers import first
+from relay.exchange.heads import RequestHead, ResponseHead
+
+# As much of a metadata answer as is looked at, in bytes.
+MOST_LOOKED_AT = 64 * 1024
+
+
+class Hints:
+    """Reports `hint` events."""
+
+    def __init__(self, report: Callable[[dict[str, object]], None]) -> None:
+        self._report = report
+        self._said: set[tuple[str, str]] = set()
+
+    def on_answer(self, target: Target, request: RequestHead, head: ResponseHead) -> None:
+        """Looks at a final head."""
+        if head.status == 401:
+            challenge = first(head.fields, b"www-authenticate") or b""
+            if _names(challenge, target):
+                self._say_local(target, "its WWW-Authenticate field")
+        elif head.status == 421:
+            self._say(
+                target.url,
+                "421",
+                f"{target.url} answered 421: it does not accept the Host that it was sent. "
+                "Allow this host name in the local service, or change --preserve-host.",
+            )
+
+    def watches(self, request: RequestHead) -> bool:
+        """Whether bodies of this request's answer are worth a look."""
+        return request.target.startswith(b"/.well-known/")
+
+    def on_body(self, target: Target, data: bytes) -> None:
+        """Looks at a part of a metadata document."""
+        if _names(data[:MOST_LOOKED_AT], target):
+            self._say_local(target, "its metadata")
+
+    def _say_local(self, target: Target, where: str) -> None:
+        self._say(
+            target.url,
+            "metadata",
+            f"{target.url} names its own local address in {where}, which visitors cannot reach. Set the service's "
+            "public URL to the tunnel's address, let it read X-Forwarded-Host and -Proto, or use --preserve-host.",
+        )
+
+    def _say(self, about: str, kind: str, message: str) -> None:
+        if (about, kind) not in self._said:
+            self._said.add((about, kind))
+            self._report({"event": "hint", "message": message})
+
+
+def _names(data: bytes, target: Target) -> bool:
+    port = b":%d" % target.port
+    return any(b"//" + host + port in data for host in (b"127.0.0.1", b"localhost", b"[::1]", b"0.0.0.0")) or (
+        b"//" + target.authority in data
+    )

@@ -1,0 +1,164 @@
+"""One link to the relay: dial, say hello, hear the answer, serve streams until it breaks. Tries once; again is `runner`'s."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import picows
+
+from relay.agent.forwarder import Forwarder
+from relay.mux.carriers.websocket import WebSocketCarrier
+from relay.mux.session import Session, SessionOptions
+from relay.mux.stream import Stream, StreamEvents
+from relay.wire import frames
+from relay.wire.errors import AwayCode, RemoteProtocolError
+from relay.wire.hello import SUBPROTOCOL, Hello, Refused, Welcome, decode_refused, decode_welcome, encode_hello
+
+PATH = "/agent/v1"
+ATTEMPT_WITHIN = 3.0
+_WORDS = {ConnectionRefusedError: "connection refused", TimeoutError: f"no answer within {ATTEMPT_WITHIN:g} seconds"}
+
+
+class LinkFailed(Exception):
+    """The relay could not be reached, or does not speak our protocol; the text says why."""
+
+
+class LinkRefused(Exception):
+    """The relay answered the hello with a refusal."""
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(refused.message)
+        self.refused = refused
+
+
+@dataclass(slots=True)
+class Lost:
+    """How a link ended."""
+
+    reason: str
+    announced: bool
+    """The relay said before that it would go."""
+
+
+class Link:
+    """Owner of one session."""
+
+    def __init__(self, forwarder: Forwarder, on_away: Callable[[], None]) -> None:
+        self.session: Session | None = None
+        self._forwarder = forwarder
+        self._on_away = on_away
+        self._away = False
+        loop = asyncio.get_running_loop()
+        self._answer: asyncio.Future[Welcome | Refused] = loop.create_future()
+        self._ended: asyncio.Future[Lost] = loop.create_future()
+
+    async def open(self, relay_url: str, hello: Hello) -> Welcome:
+        """Dials and is welcomed. Raises `LinkFailed`, `LinkRefused`."""
+        try:
+            async with asyncio.timeout(ATTEMPT_WITHIN):
+                await self._dial(relay_url)
+                if self.session is None:
+                    raise ConnectionResetError("the connection closed at once")
+                self.session.send(frames.encode(frames.HELLO, 0, encode_hello(hello)))
+                answer = await asyncio.shield(self._answer)
+        except BaseException as error:
+            self.abort("given up")
+            if isinstance(error, OSError | picows.WSError | TimeoutError):
+                raise LinkFailed(_explain(error)) from error
+            raise
+        if isinstance(answer, Refused):
+            raise LinkRefused(answer)
+        return answer
+
+    async def wait(self) -> Lost:
+        """Until the link has ended."""
+        return await asyncio.shield(self._ended)
+
+    def go_away(self, detail: str) -> None:
+        """No new streams; those that are open go on."""
+        if self.session is not None:
+            self.session.go_away(AwayCode.SHUTDOWN, detail)
+
+    def close(self, detail: str) -> None:
+        """Ends the link."""
+        if self.session is not None:
+            self.session.close(AwayCode.SHUTDOWN, detail)
+
+    def abort(self, reason: str) -> None:
+        """Ends the link without a word."""
+        if self.session is not None:
+            self.session.abort(reason)
+
+    async def _dial(self, relay_url: str) -> None:
+        _, _ = await picows.ws_connect(
+            lambda: WebSocketCarrier(self._connected),
+            relay_url.rstrip("/") + PATH,
+            websocket_handshake_timeout=None,
+            enable_auto_pong=False,
+            max_frame_size=frames.MAX_MESSAGE,
+            max_redirects=0,
+            extra_headers=[("Sec-WebSocket-Protocol", SUBPROTOCOL)],
+            proxy=proxy_for(relay_url),
+            use_aiofastnet=False,
+        )
+
+    def _connected(self, carrier: WebSocketCarrier) -> Session:
+        self.session = Session(carrier, self, SessionOptions(opener=False))
+        return self.session
+
+    # ---- SessionEvents
+
+    def on_handshake(self, kind: int, payload: bytes) -> None:
+        """See `SessionEvents.on_handshake`."""
+        if self._answer.done():
+            raise RemoteProtocolError(f"{frames.NAMES[kind]} out of place")
+        if kind == frames.WELCOME:
+            welcome = decode_welcome(payload)
+            assert self.session is not None
+            self.session.keepalive.interval = welcome.ping_interval
+            self.session.establish()
+            self._answer.set_result(welcome)
+        elif kind == frames.REFUSED:
+            self._answer.set_result(decode_refused(payload))
+        else:
+            raise RemoteProtocolError(f"{frames.NAMES[kind]} out of place")
+
+    def on_open(self, stream: Stream, payload: bytes, ended: bool) -> StreamEvents | None:
+        """See `SessionEvents.on_open`."""
+        return self._forwarder.accept(stream, payload, ended)
+
+    def on_going_away(self, code: int, detail: str) -> None:
+        """See `SessionEvents.on_going_away`: a new link is opened while this one finishes."""
+        self._away = True
+        self._on_away()
+
+    def on_lost(self, reason: str) -> None:
+        """See `SessionEvents.on_lost`."""
+        if not self._answer.done():
+            self._answer.set_exception(ConnectionResetError(reason))
+            self._answer.exception()  # whoever waited has been told; nobody may be waiting
+        if not self._ended.done():
+            self._ended.set_result(Lost(reason, self._away))
+
+
+def proxy_for(relay_url: str) -> str | None:
+    """The proxy that the environment names for this relay (`HTTPS_PROXY`, `NO_PROXY`), as HTTP clients read it."""
+    parts = urllib.parse.urlsplit(relay_url)
+    if urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return None
+    return urllib.request.getproxies().get("https" if parts.scheme == "wss" else "http")
+
+
+def _explain(error: BaseException) -> str:
+    for kind, words in _WORDS.items():
+        if isinstance(error, kind):
+            return words
+    if isinstance(error, picows.WSHandshakeError):
+        status = getattr(error.response, "status", None)
+        return f"answered HTTP {int(status)} instead of a WebSocket" if status else "closed during the handshake"
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text)

@@ -1,0 +1,1 @@
+"""What is served beside tunnels: the agents' door, the API on the same listener, the internal listener."""

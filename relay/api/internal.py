@@ -1,0 +1,63 @@
+"""The internal listener: health, metrics, and whether a name deserves a certificate. Never published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from relay.tunnels.hub import Hub
+
+
+class LiveNumbers(Collector):
+    """What is alive now, read at scrape."""
+
+    def __init__(self, hub: Hub, exchanges: Callable[[], int], visitors: Callable[[], int]) -> None:
+        self._gauges: list[tuple[str, str, Callable[[], int]]] = [
+            ("relay_tunnels_live", "Names that an agent serves now.", lambda: len(hub.tunnels)),
+            ("relay_links_live", "Links of agents.", lambda: len(hub.links)),
+            ("relay_streams_open", "Streams open on all links.", lambda: sum(len(one.session.streams) for one in hub.links.values())),
+            ("relay_requests_held", "Requests that wait for an agent to come back.", lambda: hub.held),
+            ("relay_exchanges_open", "Exchanges under way.", exchanges),
+            ("relay_visitor_connections", "Connections of visitors.", visitors),
+        ]  # fmt: skip
+
+    def collect(self) -> Iterator[Metric]:
+        """See `Collector`."""
+        for name, text, read in self._gauges:
+            yield GaugeMetricFamily(name, text, value=read())
+
+
+def build_app(numbers: LiveNumbers, unready: Callable[[], str], known_host: Callable[[str], bool]) -> Starlette:
+    """`unready` says why the relay takes no visitors, "" when it does."""
+    registry = CollectorRegistry()
+    registry.register(numbers)
+
+    async def livez(request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(request: Request) -> Response:
+        reason = unready()
+        return PlainTextResponse(f"{reason or 'ok'}\n", 503 if reason else 200)
+
+    async def metrics(request: Request) -> Response:
+        return PlainTextResponse(generate_latest(registry), media_type="text/plain; version=0.0.4")
+
+    async def ask(request: Request) -> Response:
+        known = known_host(request.query_params.get("domain", ""))
+        return PlainTextResponse("known\n" if known else "unknown\n", 200 if known else 404)
+
+    return Starlette(
+        routes=[
+            Route("/livez", livez),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+            Route("/ask", ask),
+        ]
+    )

@@ -1,0 +1,166 @@
+"""`relay serve`: the command that runs a relay. Its options are the settings themselves; the node does the rest."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from relay.cli.keyring import DEFAULT_RELAY
+from relay.cli.output import (
+    BOLD,
+    DIM,
+    GREEN,
+    YELLOW,
+    Event,
+    Lines,
+    Mistake,
+    Report,
+    clock,
+    harmless,
+    json_lines,
+    sentence,
+)
+from relay.settings import SETTINGS, ServeSettings, Setting, SettingsError, data_directory, load
+
+SERVER_PACKAGES = {"starlette", "uvicorn"}
+NOT_INSTALLED = "This installation has the agent only; the relay needs more: pip install 'tunnel-relay[server]'"
+
+
+def serve(config: Path | None, as_json: bool, **given: str | None) -> None:
+    """Run a relay, with visitors on one listener and agents on another, until Ctrl-C.
+
+    Every option is also a variable (--head-timeout is RELAY_HEAD_TIMEOUT) and a
+    line in the TOML file of --config (head_timeout = 10). A flag wins over the
+    environment, the environment over the file.
+
+    Examples:
+
+      relay serve
+      relay serve --domain tunnels.example.com --data /var/lib/relay
+      RELAY_DOMAIN=tunnels.example.com relay serve --config /etc/relay.toml
+    """
+    try:
+        settings = load(given, os.environ, config)
+    except SettingsError as error:
+        raise Mistake(harmless(error)) from None
+    raise typer.Exit(run(settings, as_json=as_json))
+
+
+def _option(one: Setting) -> inspect.Parameter:
+    shown = f" \\[default: {one.default}]" if one.default else ""
+    option = typer.Option(one.flag, help=one.help + shown, metavar=one.kind.metavar, show_default=False)
+    return inspect.Parameter(
+        one.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+    )
+
+
+def _plain(name: str, kind: Any, default: object, option: Any) -> inspect.Parameter:  # noqa: ANN401
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+
+
+CONFIG = typer.Option("--config", help="A TOML file with settings. [RELAY_CONFIG]", metavar="FILE", show_default=False)
+JSON = typer.Option("--json", help="Print each event as one line of JSON.", metavar="")
+# Typer reads a signature; so each setting is written down once, in relay.settings.
+serve.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [
+        *(_option(one) for one in SETTINGS if one.flag),
+        _plain("config", Path | None, None, CONFIG),
+        _plain("as_json", bool, False, JSON),
+    ]
+)
+serve.__annotations__ = {"return": None}
+
+
+def run(settings: ServeSettings, *, as_json: bool) -> int:
+    """Runs the relay until it ends; its exit code."""
+    try:
+        from relay.node import run as run_node
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in SERVER_PACKAGES:
+            raise Mistake(NOT_INSTALLED) from None
+        raise
+    lines = Lines()
+    report = json_lines(lines) if as_json else people(lines, settings)
+    try:
+        return int(run_node(settings, report))
+    except OSError as error:
+        raise Mistake(
+            f"The relay cannot start: {sentence(error)} Choose other addresses with --public and --agents, "
+            "or another directory with --data.",
+            1,
+        ) from error
+
+
+def people(lines: Lines, settings: ServeSettings) -> Report:
+    """Events as lines for an operator at a terminal."""
+
+    def line(text: str, colour: str = "") -> None:
+        lines.say(f"{lines.paint(clock(), DIM)}  {lines.paint(text, colour)}")
+
+    def report(event: Event) -> None:
+        name = event.get("event")
+        if name == "serving":
+            for text in serving(event, settings):
+                lines.say(text, BOLD if text.startswith("Relay ") else "")
+        elif name in {"agent_up", "agent_down"}:
+            what, colour = ("has its agent", GREEN) if name == "agent_up" else ("lost its agent", YELLOW)
+            for one in names_of(event):
+                line(f"{one} {what}", colour)
+        elif name == "warning":
+            line(f"Warning: {sentence(event.get('message', ''))}", YELLOW)
+        elif name == "stopping":
+            line("Stopping: running exchanges may finish. Ctrl-C again stops at once.")
+        elif name == "stopped":
+            line("Stopped.")
+
+    return report
+
+
+def names_of(event: Event) -> list[str]:
+    names = event.get("names")
+    return [harmless(one) for one in names] if isinstance(names, list | tuple) else []
+
+
+def serving(event: Event, settings: ServeSettings) -> list[str]:
+    """What is served, where agents connect, where the key is, and how an agent here and one elsewhere use it."""
+    agents, key_file = event.get("agents"), event.get("key_file")
+    base = harmless(event.get("public_url") or settings.base_url(settings.public.port))
+    scheme, _, rest = base.partition("://")
+    found = [
+        f"Relay for {settings.domain}",
+        f"  visitors    {scheme}://NAME.{rest}   (listening on {harmless(event.get('public'))})",
+        f"  agents      ws://{harmless(agents)}",
+    ]
+    if event.get("internal"):
+        found.append(f"  internal    http://{harmless(event['internal'])}")
+    found.append(f"  agent key   {harmless(key_file) if key_file else 'from the settings'}")
+    here = "relay http 3000 --subdomain NAME"
+    if f"ws://{agents}" != DEFAULT_RELAY:
+        here += f" --relay ws://{harmless(agents)}"
+    if key_file and not _found_by_itself(settings):
+        here += f" --key-file {harmless(key_file)}"
+    found += ["", "An agent on this machine:", f"  {here}"]
+    if scheme == "https":
+        found += [
+            "An agent on another machine, with a copy of that key:",
+            f"  relay http 3000 --subdomain NAME --relay wss://{rest} --key-file FILE",
+        ]
+    else:
+        found += [
+            "An agent on another machine, with a copy of that key, behind a proxy with TLS (docs/operating.md):",
+            "  relay http 3000 --subdomain NAME --relay wss://DOMAIN --key-file FILE",
+        ]
+    return [*found, "", "Ctrl-C stops."]
+
+
+def _found_by_itself(settings: ServeSettings) -> bool:
+    """Whether an agent of this user finds the key without being told where."""
+    try:
+        default = data_directory({name: value for name, value in os.environ.items() if name != "RELAY_DATA"})
+    except (SettingsError, RuntimeError):
+        return False
+    return settings.agent_key_file is None and settings.data == default

@@ -1,0 +1,83 @@
+"""One request head from bytes: bounded by size, split off exactly, parsed by llhttp in its strict mode.
+
+Nothing behind the head is given to the parser: bodies are framed by `exchange.framing`, and what follows an `Upgrade`
+stays with the connection.
+"""
+
+from __future__ import annotations
+
+import re
+
+import httptools
+
+from relay.edge.answers import Code
+from relay.edge.guard import Refusal
+from relay.exchange.heads import Fields
+
+MOST_HEAD = 32 * 1024
+MOST_FIELDS = 100
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+_REQUEST_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [^\r\n]* HTTP/[0-9]\.[0-9]\r")
+
+
+class HeadReader:
+    """Parses one head after the other. Made once per connection; a fresh parser replaces one that expects a body."""
+
+    __slots__ = ("_parser", "fields", "target")
+
+    def __init__(self) -> None:
+        self.fields: Fields = []
+        self.target = b""
+        self._parser: httptools.HttpRequestParser | None = None
+
+    def find_end(self, data: bytes) -> int:
+        """Where the head in `data` ends, 0 when it is not complete. Raises `Refusal` when it can never be one."""
+        end = data.find(b"\r\n\r\n", 0, MOST_HEAD) + 4
+        if end >= 4:
+            return end
+        if len(data) >= MOST_HEAD:
+            raise Refusal(Code.HEAD_TOO_LARGE, f"The request head is larger than {MOST_HEAD} bytes.")
+        if _BARE_LF.search(data):
+            raise Refusal(Code.BAD_REQUEST, "A line of the request head ends in LF without CR.")
+        if b"\r\n" in data and not _REQUEST_LINE.match(data):
+            raise Refusal(Code.BAD_REQUEST, "The first line is not an HTTP/1.x request line.")
+        if not 0x41 <= data[0] <= 0x7A:
+            raise Refusal(Code.BAD_REQUEST, "This is not HTTP/1.1.")
+        return 0
+
+    def parse(self, head: bytes) -> tuple[bytes, bytes, str, Fields]:
+        """(method, target, version, fields) of one complete head. Raises `Refusal`."""
+        parser = self._parser
+        if parser is None:
+            parser = self._parser = httptools.HttpRequestParser(self)
+        self.fields = []
+        self.target = b""
+        try:
+            parser.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserInvalidMethodError:
+            self._parser = None
+            raise Refusal(Code.METHOD_NOT_SUPPORTED, "The relay does not know this method.") from None
+        except httptools.HttpParserError as error:
+            self._parser = None
+            if isinstance(error.__context__, Refusal):
+                raise error.__context__ from None
+            raise Refusal(Code.BAD_REQUEST, "The request head is not valid HTTP/1.1.") from None
+        return parser.get_method(), self.target, parser.get_http_version(), self.fields
+
+    def forget(self) -> None:
+        """The parser expects a body that it will never see."""
+        self._parser = None
+
+    # ---- callbacks of the parser
+
+    def on_url(self, url: bytes) -> None:
+        """The target, maybe in pieces."""
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One field."""
+        if len(self.fields) >= MOST_FIELDS:
+            raise Refusal(Code.HEAD_TOO_LARGE, f"The request has more than {MOST_FIELDS} header fields.")
+        self.fields.append((name, value.rstrip(b" \t")))

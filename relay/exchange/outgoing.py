@@ -1,0 +1,188 @@
+"""The opener's side of an exchange: an object with events, not a coroutine with queues.
+
+The edge writes a request and is called back with the answer. This room alone decides what an agent may say about an
+exchange: how many heads, in which order, whether the body has the length that was declared, and which failure of the
+contract every kind of end becomes. What it lets through may be written to a visitor as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from relay.exchange.errors import MalformedHead
+from relay.exchange.framing import content_length
+from relay.exchange.heads import Fields, RequestHead, ResponseHead, decode_fields, decode_response, encode_fields
+from relay.exchange.heads import encode_request
+from relay.mux.session import Session
+from relay.mux.stream import Stream
+from relay.wire.errors import ResetCode
+
+MOST_INFORMATIONAL = 32
+
+# How an agent's reset reads in the contract (DESIGN: "The relay's own answers").
+_FAILURES = {
+    ResetCode.NOT_DELIVERED: "agent_lost",
+    ResetCode.LOCAL_REFUSED: "local_refused",
+    ResetCode.LOCAL_RESET: "local_reset",
+    ResetCode.BAD_RESPONSE: "bad_response",
+    ResetCode.HEAD_TIMEOUT: "head_timeout",
+    ResetCode.BAD_BODY: "bad_request",
+    ResetCode.TOO_MANY_STREAMS: "too_many_streams",
+    ResetCode.UNKNOWN_NAME: "agent_lost",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why there is no (whole) answer: a code of the contract, and what to say about it."""
+
+    code: str
+    detail: str = ""
+
+
+class ExchangeEvents(Protocol):
+    """What an exchange tells the visitor's side. After `on_end` or `on_failed` only `on_writable` may come."""
+
+    def on_informational(self, head: ResponseHead) -> None:
+        """A 1xx head other than 101."""
+
+    def on_head(self, head: ResponseHead, length: int | None) -> None:
+        """The final head. `length` is the declared body length, None when the body ends with `on_end`."""
+
+    def on_data(self, data: memoryview) -> None:
+        """Body bytes, valid only during the call; answer with `consumed`."""
+
+    def on_end(self, trailers: Fields) -> None:
+        """The answer is complete."""
+
+    def on_failed(self, failure: Failure) -> None:
+        """There will be no (more of an) answer."""
+
+    def on_writable(self) -> None:
+        """The request body may go on."""
+
+
+class Exchange:
+    """One request with its answer. Also the owner of its stream."""
+
+    __slots__ = ("_events", "_head_only", "_heads", "_left", "_stream", "answered", "complete", "upgraded")
+
+    def __init__(self, events: ExchangeEvents) -> None:
+        self._events: ExchangeEvents | None = events
+        self._stream: Stream | None = None
+        self._head_only = False
+        self._heads = 0
+        self._left = -1
+        self.answered = False
+        """Whether the final head has come."""
+        self.complete = False
+        """Whether the whole answer has come; the request body may still be going out."""
+        self.upgraded = False
+
+    def start(self, session: Session, head: RequestHead, ended: bool) -> None:
+        """Opens the stream. Raises `SessionGone`, `SessionBusy`, `MalformedHead`."""
+        self._head_only = head.method == b"HEAD"
+        self._stream = session.open(encode_request(head), ended, self)
+
+    # ---- the request
+
+    def write(self, data: bytes) -> bool:
+        """Body bytes (not empty). False: wait for `on_writable`."""
+        return self._stream is None or self._stream.write(data)
+
+    def end(self, trailers: Fields) -> None:
+        """The request body is complete."""
+        if self._stream is not None:
+            self._stream.end(encode_fields(trailers) if trailers else b"")
+
+    def abort(self, code: ResetCode = ResetCode.CANCEL) -> None:
+        """The visitor has left, or its body turned bad: cut the stream."""
+        self._events = None
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.reset(code)
+
+    def consumed(self, amount: int) -> None:
+        """The visitor's side has passed on `amount` bytes."""
+        if self._stream is not None:
+            self._stream.consumed(amount)
+
+    # ---- StreamEvents
+
+    def on_head(self, payload: bytes) -> None:
+        """See `StreamEvents.on_head`."""
+        events = self._events
+        if events is None:
+            return
+        try:
+            head = decode_response(payload)
+            if self.answered:
+                raise MalformedHead("a second final head")
+            if head.status < 200 and head.status != 101:
+                self._heads += 1
+                if self._heads > MOST_INFORMATIONAL:
+                    raise MalformedHead(f"more than {MOST_INFORMATIONAL} informational heads")
+                events.on_informational(head)
+                return
+            length = content_length(head.fields)
+        except MalformedHead as error:
+            self._fail(ResetCode.BAD_RESPONSE, Failure("bad_response", str(error)))
+            return
+        self.answered = True
+        self.upgraded = head.status == 101
+        if self._head_only or head.status in (204, 304):
+            self._left = 0
+        elif length is not None and not self.upgraded:
+            self._left = length
+        events.on_head(head, length)
+
+    def on_data(self, data: memoryview) -> None:
+        """See `StreamEvents.on_data`."""
+        if self._events is None:
+            return
+        if not self.answered:
+            self._fail(ResetCode.BAD_RESPONSE, Failure("bad_response", "a body before its head"))
+            return
+        if self._left >= 0:
+            self._left -= len(data)
+            if self._left < 0:
+                self._fail(ResetCode.BAD_RESPONSE, Failure("bad_response", "a body longer than declared"))
+                return
+        self._events.on_data(data)
+
+    def on_end(self, trailers: bytes) -> None:
+        """See `StreamEvents.on_end`."""
+        events = self._events
+        if events is None or self.complete:
+            return
+        if not self.answered or self._left > 0:
+            what = "a body shorter than declared" if self.answered else "an end without a head"
+            self._fail(ResetCode.BAD_RESPONSE, Failure("bad_response", what))
+            return
+        try:
+            fields = decode_fields(trailers, 0) if trailers else []
+        except MalformedHead as error:
+            self._fail(ResetCode.BAD_RESPONSE, Failure("bad_response", f"trailers: {error}"))
+            return
+        self.complete = True
+        events.on_end(fields)
+
+    def on_reset(self, code: int, delivered: bool, detail: str) -> None:
+        """See `StreamEvents.on_reset`."""
+        events, self._events = self._events, None
+        self._stream = None
+        if events is not None and not self.complete:
+            known = _FAILURES.get(code) if code >= 0 else "agent_lost"  # type: ignore[call-overload]
+            events.on_failed(Failure(known or "agent_lost", detail))
+
+    def on_writable(self) -> None:
+        """See `StreamEvents.on_writable`."""
+        if self._events is not None:
+            self._events.on_writable()
+
+    def _fail(self, code: ResetCode, failure: Failure) -> None:
+        events = self._events
+        self.abort(code)
+        if events is not None:
+            events.on_failed(failure)

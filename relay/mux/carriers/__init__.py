@@ -1,0 +1,1 @@
+"""Carriers: one room each; import the one that you need by name."""

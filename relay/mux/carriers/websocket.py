@@ -1,0 +1,144 @@
+"""The WebSocket carrier, on picows: binary messages both ways. The only room that knows a frame of WebSocket.
+
+Strict where docs/protocol.md is: text, reserved bits and oversized messages end the connection. Bytes are not
+piled up in the transport: it reports full as soon as the kernel does not take all (and the kernel keeps little
+unsent, by TCP_NOTSENT_LOWAT), so that the mux decides what leaves next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
+
+from relay.mux.carrier import ROOM, CarrierEvents
+from relay.wire.errors import RemoteProtocolError
+from relay.wire.messages import Assembler
+
+# Bytes that the kernel may hold unsent before it reports the socket full.
+NOT_SENT_MOST = 128 * 1024
+# A close handshake that takes longer than this is cut.
+CLOSE_WITHIN = 2.0
+
+_BINARY = WSMsgType.BINARY
+
+
+class WebSocketCarrier(WSListener):  # type: ignore[misc]
+    """One WebSocket connection. `owner` is asked for when the handshake is done."""
+
+    def __init__(self, owner: Callable[[WebSocketCarrier], CarrierEvents]) -> None:
+        self._make_owner = owner
+        self._owner: CarrierEvents | None = None
+        self._transport: WSTransport | None = None
+        self._assembler = Assembler()
+        self._full = False
+        self._closing = False
+        self._reason = ""
+        self._timer: asyncio.TimerHandle | None = None
+
+    # ---- Carrier
+
+    def send(self, message: bytearray) -> bool:
+        """See `Carrier.send`."""
+        if self._transport is not None and not self._closing:
+            self._transport.send_reuse_external_bytearray(_BINARY, message, ROOM)
+        return not self._full
+
+    def close(self, code: int, reason: str) -> None:
+        """See `Carrier.close`."""
+        if self._transport is None or self._closing:
+            return
+        self._closing = True
+        self._reason = self._reason or reason
+        self._transport.send_close(code, reason.encode()[:100])
+        self._transport.disconnect()
+        self._timer = asyncio.get_running_loop().call_later(CLOSE_WITHIN, self.abort)
+
+    def abort(self) -> None:
+        """See `Carrier.abort`."""
+        self._closing = True
+        if self._transport is not None:
+            self._transport.disconnect(False)
+
+    @property
+    def peer(self) -> str:
+        """The address at the other end of the transport."""
+        if self._transport is None:
+            return ""
+        name = self._transport.underlying_transport.get_extra_info("peername")
+        return str(name[0]) if isinstance(name, tuple) else ""
+
+    # ---- WSListener
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        """The handshake is done."""
+        self._transport = transport
+        raw = transport.underlying_transport
+        raw.set_write_buffer_limits(high=0)
+        sock = raw.get_extra_info("socket")
+        if sock is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_MOST)
+        self._owner = self._make_owner(self)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """One WebSocket frame."""
+        if self._closing or self._owner is None:
+            return
+        kind = frame.msg_type
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            self._refuse(WSCloseCode.PROTOCOL_ERROR, "reserved bits without an extension")
+        elif kind == WSMsgType.BINARY or kind == WSMsgType.CONTINUATION:
+            self._on_fragment(kind == WSMsgType.BINARY, frame)
+        elif kind == WSMsgType.PING:
+            # Not while the transport is full: answers must not pile up for a peer that reads nothing.
+            if not self._full:
+                transport.send_pong(frame.get_payload_as_bytes())
+        elif kind == WSMsgType.CLOSE:
+            reason = frame.get_close_message()
+            self._reason = self._reason or (reason or b"").decode("utf-8", "replace") or "closed by the other side"
+            self.close(WSCloseCode.OK, "")
+        elif kind == WSMsgType.TEXT:
+            self._refuse(WSCloseCode.UNSUPPORTED_DATA, "text message")
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        """The transport has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._closing = True
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.on_lost(self._reason or "the connection broke")
+
+    def pause_writing(self) -> None:
+        """The transport took less than it was given."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """All of it has gone to the kernel."""
+        self._full = False
+        if self._owner is not None:
+            self._owner.on_writable()
+
+    def _on_fragment(self, first: bool, frame: WSFrame) -> None:
+        if first == self._assembler.pending:
+            self._refuse(WSCloseCode.PROTOCOL_ERROR, "fragments out of order")
+            return
+        assert self._owner is not None
+        if first and frame.fin:
+            self._owner.on_message(frame.get_payload_as_memoryview())
+            return
+        try:
+            message = self._assembler.feed(frame.get_payload_as_memoryview(), bool(frame.fin))
+        except RemoteProtocolError as error:
+            self._refuse(WSCloseCode.MESSAGE_TOO_BIG, str(error))
+            return
+        if message is not None:
+            self._owner.on_message(message)
+
+    def _refuse(self, code: WSCloseCode, reason: str) -> None:
+        self._reason = reason
+        self.close(int(code.value), reason)

@@ -1,0 +1,57 @@
+"""Is the peer alive, and how far away is it? Decides when to ping and when a peer is dead; time is passed in.
+
+A verdict needs an answer to our own ping: frames that merely arrive prove one direction only, and a half-open link
+still carries the other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+# A ping that stays unanswered for this many seconds is the verdict (with the interval before it: within 15 s).
+DEAD_AFTER = 9.0
+# A new session pings this often in a row, so that its round trip is known before the first regular interval.
+FIRST_PINGS = 3
+
+
+class Keepalive:
+    """Pings of one session. Times are seconds of one monotonic clock."""
+
+    __slots__ = ("_burst", "_nonce", "_sent_at", "_trips", "interval", "round_trip")
+
+    def __init__(self, interval: float) -> None:
+        self.interval = interval
+        self.round_trip = 0.0
+        """The smallest of the last round trips; 0.0 while none is known."""
+        self._trips: deque[float] = deque(maxlen=8)
+        self._nonce = 0
+        self._sent_at = -1.0
+        self._burst = FIRST_PINGS
+
+    def ping(self, now: float) -> int | None:
+        """The nonce to ping with, or None while an answer is outstanding."""
+        if self._sent_at >= 0:
+            return None
+        self._nonce += 1
+        self._sent_at = now
+        return self._nonce
+
+    def on_pong(self, nonce: int, now: float) -> bool:
+        """Counts an answer; a stale or made-up one is ignored. True: ping again at once."""
+        if nonce != self._nonce or self._sent_at < 0:
+            return False
+        self._trips.append(now - self._sent_at)
+        self.round_trip = min(self._trips)
+        self._sent_at = -1.0
+        self._burst -= 1
+        return self._burst > 0
+
+    def dead(self, now: float) -> bool:
+        """Whether our ping has been unanswered for too long."""
+        return self._sent_at >= 0 and now - self._sent_at >= DEAD_AFTER
+
+    def next_check(self, now: float) -> float:
+        """Seconds until `ping` or `dead` should be asked again."""
+        if self._sent_at < 0:
+            return self.interval
+        return max(min(self.interval, self._sent_at + DEAD_AFTER - now), 0.01)

@@ -1,0 +1,122 @@
+"""What leaves next: control frames first, then one data frame per stream in turn. Bytes wait here, not in the kernel.
+
+All that one turn of the event loop queued leaves in one message. Small data that its stream and the session have
+credit for goes straight to the message under construction; everything else waits in its stream's own queue.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Protocol
+
+from relay.mux.carrier import ROOM
+from relay.wire.frames import DATA, DATA_END, HEADER, HEADER_SIZE, MAX_MESSAGE, SESSION_WINDOW
+
+# A message is closed at about this size, so that the next turn can bring control frames forward.
+MESSAGE_TARGET = 256 * 1024
+# One turn of a stream that is alone, and of one that has neighbours.
+FRAME_ALONE = 256 * 1024
+FRAME_SHARED = 32 * 1024
+# Data up to this size may skip the turns, as long as the message holds no more than this of it.
+SMALL = 16 * 1024
+DIRECT_MOST = 64 * 1024
+# More control frames than this waiting for a peer that does not read: new streams are refused, then the session ends.
+CONTROL_BUSY = 1024 * 1024
+CONTROL_MOST = 8 * 1024 * 1024
+_ROOM = bytes(ROOM)
+
+
+class Queued(Protocol):
+    """The sending half of a stream, as the outbox sees it."""
+
+    id: int
+    send_credit: int
+    waiting: bool
+
+    def take(self, most: int) -> tuple[list[bytes | memoryview], int, bool]:
+        """Up to `most` queued bytes: (parts, size, whether the stream's end goes with them)."""
+
+    def has_more(self) -> bool:
+        """Whether queued bytes are left."""
+
+    def on_sent(self) -> None:
+        """A turn was taken: tell the owner when there is room again."""
+
+
+class Outbox:
+    """The one message under construction and the streams that wait for their turn."""
+
+    __slots__ = ("control", "credit", "moved", "ready", "size")
+
+    def __init__(self) -> None:
+        self.control: list[bytes | memoryview] = [_ROOM]
+        self.size = 0
+        self.ready: deque[Queued] = deque()
+        self.credit = SESSION_WINDOW
+        """Bytes of DATA that the peer lets the session send."""
+        self.moved = 0
+        """DATA bytes sent since the session began."""
+
+    def add(self, frame: bytes) -> None:
+        """A control frame, or any frame whose order matters more than its turn."""
+        self.control.append(frame)
+        self.size += len(frame)
+
+    def add_small(self, stream: Queued, data: bytes) -> None:
+        """Small data past the turns; the caller has checked `takes_small`."""
+        length = len(data)
+        self.control += (HEADER.pack(stream.id, DATA << 24 | length), data)
+        self.size += HEADER_SIZE + length
+        self.credit -= length
+        self.moved += length
+        stream.send_credit -= length
+
+    def takes_small(self, length: int) -> bool:
+        """Whether small data may go straight into the message."""
+        return length <= SMALL and length <= self.credit and self.size < DIRECT_MOST
+
+    def wait(self, stream: Queued) -> None:
+        """Puts a stream in line for its turn, once."""
+        if not stream.waiting:
+            stream.waiting = True
+            self.ready.append(stream)
+
+    def next_message(self, served: list[Queued]) -> bytearray | None:
+        """The next message, behind `carrier.ROOM`; None when nothing can leave.
+
+        Streams that took a turn are appended to `served`.
+        """
+        parts = self.control
+        size = self.size
+        self.control = [_ROOM]
+        self.size = 0
+        ready = self.ready
+        while ready and self.credit > 0 and size < MESSAGE_TARGET:
+            stream = ready.popleft()
+            stream.waiting = False
+            most = min(FRAME_SHARED if ready else FRAME_ALONE, self.credit, stream.send_credit)
+            data, length, ends = stream.take(most)
+            if length or ends:
+                parts.append(HEADER.pack(stream.id, (DATA_END if ends else DATA) << 24 | length))
+                parts += data
+                size += HEADER_SIZE + length
+                self.credit -= length
+                self.moved += length
+                stream.send_credit -= length
+                served.append(stream)
+            if stream.send_credit > 0 and stream.has_more():
+                self.wait(stream)
+        return bytearray().join(parts) if size else None
+
+
+def split(message: bytearray) -> Iterator[bytearray]:
+    """Cuts a message that grew past the bound (heads that piled up while the carrier was full) at frame borders."""
+    start = at = ROOM
+    while at < len(message):
+        end = at + HEADER_SIZE + (HEADER.unpack_from(message, at)[1] & 0xFFFFFF)
+        if end - start > MAX_MESSAGE:
+            yield bytearray(ROOM) + message[start:at]
+            start = at
+        at = end
+    yield bytearray(ROOM) + message[start:]

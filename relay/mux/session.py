@@ -1,0 +1,331 @@
+"""A session: the mux over one carrier. Dispatches frames to streams by callback, sends what one turn of the loop queued.
+
+Decides which frame is legal now and what an illegal one costs (the session). Knows no HTTP, no keys and no names: the
+handshake's frames are handed to the owner as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from relay.mux.carrier import Carrier
+from relay.mux.errors import SessionBusy, SessionGone
+from relay.mux.keepalive import Keepalive
+from relay.mux.outbox import CONTROL_BUSY, CONTROL_MOST, Outbox, Queued, split
+from relay.mux.stream import Stream, StreamEvents
+from relay.wire import frames
+from relay.wire.errors import AwayCode, RemoteProtocolError, ResetCode
+from relay.wire.frames import U64, decode, encode, encode_credit, encode_going_away, encode_reset
+from relay.wire.window import ReceiveWindow
+
+STREAM_WINDOW_MOST = 32 * 1024 * 1024
+_HANDSHAKE = frozenset((frames.HELLO, frames.WELCOME, frames.REFUSED, frames.RENEW, frames.RENEWED))
+_CLOSE_CODES = {AwayCode.PROTOCOL_ERROR: 1002, AwayCode.SHUTDOWN: 1001, AwayCode.OVERLOADED: 1013}
+_POLICY_VIOLATION = 1008
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """How a session behaves. `opener`: this side opens streams (the relay), the other accepts them (an agent)."""
+
+    opener: bool
+    max_streams: int = 4096
+    session_window: int = frames.MAX_SESSION_WINDOW
+    stream_window: int = STREAM_WINDOW_MOST
+    ping_interval: float = 5.0
+
+
+class SessionEvents(Protocol):
+    """What a session tells its owner."""
+
+    def on_handshake(self, kind: int, payload: bytes) -> None:
+        """HELLO, WELCOME, REFUSED, RENEW or RENEWED came in."""
+
+    def on_open(self, stream: Stream, payload: bytes, ended: bool) -> StreamEvents | None:
+        """The peer opened a stream; the result becomes its owner. None: it was reset."""
+
+    def on_going_away(self, code: int, detail: str) -> None:
+        """The peer takes no new streams and will end the session."""
+
+    def on_lost(self, reason: str) -> None:
+        """The session has ended; every stream has been told. The last event."""
+
+
+class Session:
+    """One side of a session. Every method is called on the event loop's thread."""
+
+    def __init__(self, carrier: Carrier, owner: SessionEvents, options: SessionOptions) -> None:
+        self.carrier = carrier
+        self.owner = owner
+        self.options = options
+        self.loop = asyncio.get_running_loop()
+        self.now: Callable[[], float] = self.loop.time
+        self.streams: dict[int, Stream] = {}
+        self.outbox = Outbox()
+        self.window = ReceiveWindow(frames.SESSION_WINDOW, options.session_window)
+        self.keepalive = Keepalive(options.ping_interval)
+        self.established = False
+        self.writable = True
+        self.leaving = False
+        """Whether new streams may no longer be opened: either side said so, or the session has ended."""
+        self.ended = False
+        self._last_id = -1
+        self._scheduled = False
+        self._reason = ""
+        self._timer: asyncio.TimerHandle | None = None
+        self._probe: asyncio.Future[None] | None = None
+
+    # ---- life
+
+    def establish(self) -> None:
+        """The handshake is done: streams are legal from here, and pings start."""
+        self.established = True
+        self._tick()
+
+    def open(self, payload: bytes, ended: bool, owner: StreamEvents) -> Stream:
+        """Opens a stream with an encoded request head. Raises `SessionGone`, `SessionBusy`."""
+        if self.leaving or not self.established:
+            raise SessionGone(self._reason or "the session is going away")
+        if len(self.streams) >= self.options.max_streams or self.outbox.size > CONTROL_BUSY:
+            raise SessionBusy(f"{len(self.streams)} streams are open")
+        self._last_id += 2
+        stream = Stream(self, self._last_id)
+        stream.owner = owner
+        self.streams[stream.id] = stream
+        self.send(encode(frames.OPEN_END if ended else frames.OPEN, stream.id, payload))
+        if ended:
+            stream.sent_all()
+        if self._last_id >= frames.MAX_STREAM_ID - 2:
+            self.leaving = True
+        return stream
+
+    def go_away(self, code: AwayCode, detail: str) -> None:
+        """Tells the peer that no new streams are taken; open ones go on."""
+        if not self.ended:
+            self.leaving = True
+            self.send(encode_going_away(code, max(self._last_id, 0), detail))
+
+    def close(self, code: AwayCode, detail: str) -> None:
+        """Ends the session with a named reason: the peer is told, every stream's owner sees a reset."""
+        if self.ended:
+            return
+        self.go_away(code, detail)
+        self._flush()
+        self._end(detail)
+        self.carrier.close(_CLOSE_CODES.get(code, _POLICY_VIOLATION), detail[:100])
+
+    def abort(self, reason: str) -> None:
+        """Ends the session at once, without a word to the peer."""
+        if not self.ended:
+            self._end(reason)
+            self.carrier.abort()
+
+    def load(self) -> int:
+        """Bytes under way, as far as this side knows: queued or moved. Grows for ever; compare differences."""
+        return self.outbox.moved + self.window.received
+
+    # ---- sending
+
+    def send(self, frame: bytes) -> None:
+        """Queues a frame for the message of this turn."""
+        if self.ended:
+            return
+        outbox = self.outbox
+        outbox.add(frame)
+        if outbox.size > CONTROL_MOST:
+            self.abort("the peer reads nothing and too much waits for it")
+            return
+        if not self._scheduled:
+            self.schedule()
+
+    def schedule(self) -> None:
+        """Sends at the end of this turn of the loop."""
+        if not self._scheduled and not self.ended:
+            self._scheduled = True
+            self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        served: list[Queued] = []
+        while self.writable and not self.ended:
+            message = self.outbox.next_message(served)
+            if message is None:
+                break
+            if len(message) <= frames.MAX_MESSAGE:
+                self.writable = self.carrier.send(message)
+            else:
+                for part in split(message):
+                    self.writable = self.carrier.send(part)
+            if served:
+                for stream in served:
+                    stream.on_sent()
+                served.clear()
+
+    # ---- events of the carrier
+
+    def on_writable(self) -> None:
+        """See `CarrierEvents.on_writable`."""
+        self.writable = True
+        self._flush()
+
+    def on_lost(self, reason: str) -> None:
+        """See `CarrierEvents.on_lost`."""
+        self._end(reason)
+        self.owner.on_lost(self._reason)
+
+    def on_message(self, message: memoryview) -> None:
+        """See `CarrierEvents.on_message`."""
+        if self.ended:
+            return
+        try:
+            for kind, number, payload in decode(message):
+                self._dispatch(kind, number, payload)
+                if self.ended:
+                    return
+            window = self.window
+            if window.granted - window.received <= window.size * 3 // 4:
+                increment = window.grant(window.received, self.now(), self.keepalive.round_trip)
+                if increment:
+                    self.send(encode_credit(0, increment))
+        except RemoteProtocolError as error:
+            self.close(AwayCode.PROTOCOL_ERROR, str(error))
+
+    # ---- frames
+
+    def _dispatch(self, kind: int, number: int, payload: memoryview) -> None:
+        if not number:
+            self._on_session_frame(kind, payload)
+            return
+        stream = self.streams.get(number)
+        if stream is None:
+            self._on_strange(kind, number, payload)
+            return
+        base = kind & ~frames.END_FLAG
+        try:
+            if base == frames.DATA:
+                self.window.on_received(len(payload))
+                if payload or not kind & frames.END_FLAG:
+                    stream.receive_data(payload)
+                if kind & frames.END_FLAG:
+                    stream.receive_end(b"")
+            elif base == frames.HEAD:
+                if not self.options.opener:
+                    raise RemoteProtocolError("HEAD from the side that opens streams")
+                stream.receive_head(bytes(payload))
+                if kind & frames.END_FLAG:
+                    stream.receive_end(b"")
+            elif kind == frames.END:
+                stream.receive_end(bytes(payload))
+            elif kind == frames.CREDIT:
+                stream.receive_credit(frames.decode_credit(payload))
+            elif kind == frames.RESET:
+                stream.receive_reset(*frames.decode_reset(payload))
+            else:
+                raise RemoteProtocolError(f"{frames.NAMES[kind]} on stream {number}, which is open")
+        except RemoteProtocolError:
+            raise
+        except Exception as error:  # a defect of one exchange must not end its neighbours'
+            self.loop.call_exception_handler({"message": "an exchange failed", "exception": error})
+            stream.reset(ResetCode.INTERNAL)
+
+    def _on_strange(self, kind: int, number: int, payload: memoryview) -> None:
+        """A frame for a stream that is not open: a new one, a late one (its data still counts), or an error."""
+        if kind & ~frames.END_FLAG == frames.OPEN:
+            self._on_open(number, bytes(payload), kind == frames.OPEN_END)
+        elif not number & 1 or number > self._last_id:
+            raise RemoteProtocolError(f"{frames.NAMES[kind]} on stream {number}, which was never opened")
+        elif kind & ~frames.END_FLAG == frames.DATA:
+            self.window.on_received(len(payload))
+            self.window.consumed += len(payload)
+
+    def _on_open(self, number: int, payload: bytes, ended: bool) -> None:
+        if self.options.opener or not number & 1 or number <= self._last_id:
+            raise RemoteProtocolError(f"OPEN of stream {number}")
+        if not self.established:
+            raise RemoteProtocolError("OPEN before the handshake is done")
+        self._last_id = number
+        if len(self.streams) >= self.options.max_streams:
+            self.send(encode_reset(number, ResetCode.TOO_MANY_STREAMS))
+            return
+        stream = Stream(self, number)
+        self.streams[number] = stream
+        if ended:
+            stream.received_all()
+        stream.owner = self.owner.on_open(stream, payload, ended)
+
+    def _on_session_frame(self, kind: int, payload: memoryview) -> None:
+        if kind == frames.PING:
+            self.send(encode(frames.PONG, 0, bytes(payload)))
+        elif kind == frames.PONG:
+            if self.keepalive.on_pong(U64.unpack(payload)[0], self.now()):
+                self._ping()
+            self._answer_probe()
+        elif kind == frames.CREDIT:
+            self.outbox.credit += frames.decode_credit(payload)
+            if self.outbox.credit > frames.MAX_CREDIT:
+                raise RemoteProtocolError("more credit than 2^31-1 bytes on the session")
+            self.schedule()
+        elif kind == frames.GOING_AWAY:
+            code, _, detail = frames.decode_going_away(payload)
+            self.leaving = True
+            self._reason = detail
+            self.owner.on_going_away(code, detail)
+        elif kind in _HANDSHAKE:
+            self.owner.on_handshake(kind, bytes(payload))
+
+    # ---- alive or dead
+
+    def _ping(self) -> None:
+        nonce = self.keepalive.ping(self.now())
+        if nonce is not None:
+            self.send(encode(frames.PING, 0, U64.pack(nonce)))
+
+    def _tick(self) -> None:
+        if self.ended:
+            return
+        now = self.now()
+        if self.keepalive.dead(now):
+            self._end("the other side does not answer")
+            self.carrier.abort()
+            return
+        self._ping()
+        self._timer = self.loop.call_later(self.keepalive.next_check(now), self._tick)
+
+    async def probe(self, within: float) -> bool:
+        """Pings now; whether an answer came within so many seconds."""
+        if self.ended:
+            return False
+        self._ping()
+        self._probe = self._probe or self.loop.create_future()
+        done, _ = await asyncio.wait([self._probe], timeout=within)
+        return bool(done) and not self.ended
+
+    def _answer_probe(self) -> None:
+        probe, self._probe = self._probe, None
+        if probe is not None and not probe.done():
+            probe.set_result(None)
+
+    # ---- the end
+
+    def forget(self, stream: Stream) -> None:
+        """A stream has ended."""
+        self.streams.pop(stream.id, None)
+
+    def _end(self, reason: str) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        self.leaving = True
+        self._reason = self._reason or reason
+        if self._timer is not None:
+            self._timer.cancel()
+        self._answer_probe()
+        for stream in list(self.streams.values()):
+            try:
+                stream.receive_reset(-1, True, self._reason)
+            except Exception as error:  # the others must be told all the same
+                self.loop.call_exception_handler({"message": "an exchange failed", "exception": error})
+        self.streams.clear()

@@ -1,0 +1,88 @@
+"""Listening sockets and the uvicorn servers on them. One room knows that uvicorn must leave signals alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+
+from relay.node.errors import StartError
+from relay.settings import Address
+
+BACKLOG = 4096
+
+
+def bind(address: Address, what: str) -> socket.socket:
+    """A bound TCP socket. Raises `StartError`."""
+    try:
+        infos = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, where = infos[0]
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(where)
+        except OSError:
+            sock.close()
+            raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StartError(
+            f"Cannot listen on {address} for {what}: {reason}. Choose another address with --{what}, or stop what uses it."
+        ) from None
+    sock.setblocking(False)
+    return sock
+
+
+def name_of(sock: socket.socket) -> str:
+    """`host:port` of a bound socket."""
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Listener(uvicorn.Server):
+    """A uvicorn server that leaves signals to the node: it would re-raise them at its end (exit 143)."""
+
+    def __init__(self, sock: socket.socket, app: Any, http: Callable[..., asyncio.BaseProtocol] | str) -> None:  # noqa: ANN401
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=http,  # type: ignore[arg-type]  # a factory serves as well as a class
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                backlog=BACKLOG,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self.sock = sock
+        self._task: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """See `uvicorn.Server`."""
+        yield
+
+    async def listen(self) -> None:
+        """Accepts from here on."""
+        self._task = asyncio.ensure_future(self.serve(sockets=[self.sock]))
+        while not self.started and not self._task.done():
+            await asyncio.sleep(0)
+        if self._task.done():
+            self._task.result()
+
+    def stop_accepting(self) -> None:
+        """No new connections; those that are open go on."""
+        for server in getattr(self, "servers", ()):
+            server.close()
+
+    async def aclose(self) -> None:
+        """Ends the server."""
+        self.should_exit = True
+        if self._task is not None:
+            await self._task

@@ -1,0 +1,146 @@
+"""A node's life: start order, signals, drain order, exit code. Each step of the end says why it comes where it does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import uvloop
+
+from relay.api import app as api
+from relay.api import internal
+from relay.api.door import door_factory
+from relay.node.assemble import Node, Report, assemble, visitor_factory
+from relay.node.errors import StartError
+from relay.node.listeners import Listener, bind, name_of
+from relay.settings import ServeSettings
+
+SWEEP_EVERY = 0.25
+# Ctrl-C is a person who waits.
+INTERACTIVE_GRACE = 1.0
+
+
+def run(settings: ServeSettings, report: Report) -> int:
+    """Serves until a signal. Blocks; the exit code."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            return runner.run(_serve(settings, report))
+        except StartError as error:
+            report({"event": "error", "message": str(error)})
+            return 1
+
+
+async def _serve(settings: ServeSettings, report: Report) -> int:
+    return await Serving(settings, report).run()
+
+
+class Serving:
+    """One node, from its first socket to its last."""
+
+    def __init__(self, settings: ServeSettings, report: Report) -> None:
+        self._settings = settings
+        self._report = report
+        self._loop = asyncio.get_running_loop()
+        self._stop: asyncio.Future[signal.Signals] = self._loop.create_future()
+        self._hurry = asyncio.Event()
+
+    async def run(self, edge: Callable[[Node], Any] | None = None) -> int:
+        """Serves until a signal. `edge`: another ASGI server's listener in the place of ours (see `docs/promises.md`)."""
+        settings = self._settings
+        raise_descriptor_limit()
+        public_sock = bind(settings.public, "public")
+        agents_sock = bind(settings.agents, "agents")
+        internal_sock = bind(settings.internal, "internal") if settings.internal is not None else None
+        node = assemble(settings, public_sock.getsockname()[1], self._report)
+        services = node.services
+        public = edge(node) if edge is not None else Listener(public_sock, None, visitor_factory(services))
+        agents = Listener(agents_sock, api.build_app(), door_factory(node.doorway))
+        listeners = [agents, public]
+        if internal_sock is not None:
+            numbers = internal.LiveNumbers(node.hub, lambda: services.exchanges, lambda: len(services.visitors))
+            app = internal.build_app(numbers, lambda: "draining" if services.draining else "", node.known_host)
+            listeners.append(Listener(internal_sock, app, "httptools"))
+        self._listen_to_signals()
+        # Agents first: who calls a name at once should find it.
+        for listener in listeners:
+            await listener.listen()
+        sweeping = asyncio.ensure_future(self._sweep(node))
+        self._report_serving(node, [name_of(sock) if sock else None for sock in (public_sock, agents_sock, internal_sock)])
+        number = await self._stop
+        await self._drain(node, public, number)
+        for listener in listeners:
+            await listener.aclose()
+        sweeping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sweeping
+        self._report({"event": "stopped"})
+        return 0
+
+    async def _drain(self, node: Node, public: Listener, number: signal.Signals) -> None:
+        services = node.services
+        grace = self._settings.grace if number == signal.SIGTERM else min(self._settings.grace, INTERACTIVE_GRACE)
+        self._report({"event": "stopping", "open": services.exchanges, "grace": grace})
+        # First nobody new: what comes from here on is answered with `Connection: close`, or not accepted at all.
+        services.draining = True
+        public.stop_accepting()
+        # Held requests would otherwise use up the grace time; their agents come back to the next process.
+        node.hub.give_up()
+        for visitor in list(services.visitors):
+            visitor.shutdown()
+        services.on_idle = self._hurry.set
+        if services.exchanges:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await self._hurry.wait()
+        # Visitors before agents: an exchange that is cut must be cut as an abort, not as an answer about a lost agent.
+        for visitor in list(services.visitors):
+            visitor.cut()
+        await node.doorway.aclose("the relay stops")
+
+    async def _sweep(self, node: Node) -> None:
+        """Asks every visitor's connection for its deadlines."""
+        while True:
+            await asyncio.sleep(SWEEP_EVERY)
+            now = self._loop.time()
+            for visitor in list(node.services.visitors):
+                visitor.check(now)
+
+    def _report_serving(self, node: Node, names: list[str | None]) -> None:
+        public, agents, internal_name = names
+        settings = self._settings
+        self._report(
+            {
+                "event": "serving",
+                "domain": settings.domain,
+                "public": public,
+                "agents": agents,
+                "internal": internal_name,
+                "key_file": None if settings.agent_key else str(settings.key_file),
+                "public_url": node.public_url("NAME"),
+            }
+        )
+
+    def _listen_to_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._on_signal, number)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._stop.done():
+            self._hurry.set()
+        else:
+            self._stop.set_result(number)
+
+
+def raise_descriptor_limit() -> None:
+    """Soft limit to the hard one: a tunnel's visitors are descriptors."""
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

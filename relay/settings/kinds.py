@@ -1,0 +1,154 @@
+"""What a setting's value looks like: one parser for each kind, for text and for what TOML gives. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from urllib.parse import urlsplit
+
+Network = IPv4Network | IPv6Network
+
+MIB = 1024 * 1024
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
+_UNITS = {"": 1, "b": 1, "k": 1024, "kib": 1024, "m": MIB, "mib": MIB, "g": 1024 * MIB, "gib": 1024 * MIB}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a listener listens. Port 0 lets the system choose one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect. A name other than `localhost` counts as reachable from elsewhere."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a setting accepts: `parse` takes text or a TOML value and raises `ValueError`; `form` follows "must be"."""
+
+    parse: Callable[[object], object]
+    form: str
+    example: str
+    metavar: str
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError
+    return value.strip()
+
+
+def _domain(value: object) -> str:
+    domain = _text(value).lower().removesuffix(".")
+    if not _DOMAIN.fullmatch(domain) or domain.rpartition(".")[2].isdigit():
+        raise ValueError
+    return domain
+
+
+def _address(value: object) -> Address:
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s\[\]:/@]+)):([0-9]{1,5})", _text(value))
+    if match is None or int(match[3]) > 65535:
+        raise ValueError
+    if match[1]:
+        return Address(str(ip_address(match[1])), int(match[3]))
+    host = match[2].lower()
+    return Address(str(ip_address(host)) if re.fullmatch(r"[0-9.]+", host) else host, int(match[3]))
+
+
+def _path(value: object) -> Path:
+    return Path(_text(value)).expanduser()
+
+
+def _secret(value: object) -> str:
+    secret = _text(value)
+    if not 16 <= len(secret) <= 1024 or not re.fullmatch(r"[!-~]+", secret):
+        raise ValueError
+    return secret
+
+
+def _public_url(value: object) -> str:
+    url = urlsplit(_text(value).lower())
+    if url.scheme not in {"http", "https"} or not url.hostname or "@" in url.netloc:
+        raise ValueError
+    if url.path not in {"", "/"} or url.query or url.fragment:
+        raise ValueError
+    return f"{url.scheme}://{_domain(url.hostname)}" + (f":{url.port}" if url.port else "")
+
+
+def _networks(value: object) -> tuple[Network, ...]:
+    parts = value if isinstance(value, list | tuple) else re.split(r"[,\s]+", _text(value))
+    return tuple(ip_network(_text(part)) for item in parts for part in re.split(r"[,\s]+", _text(item)))
+
+
+def _as_seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError
+    return float(value)
+
+
+def seconds(least: float, most: float = 31_536_000) -> Kind:
+    def parse(value: object) -> float:
+        number = _as_seconds(value)
+        if not least <= number <= most:
+            raise ValueError
+        return number
+
+    return Kind(parse, f"a number of seconds from {least:g} to {most:,.0f}", "10", "SECONDS")
+
+
+def count(least: int, most: int, example: int) -> Kind:
+    def parse(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise ValueError
+        if not least <= int(value) <= most:
+            raise ValueError
+        return int(value)
+
+    return Kind(parse, f"a whole number from {least} to {most}", str(example), "NUMBER")
+
+
+def size(least: int, most: int) -> Kind:
+    def parse(value: object) -> int:
+        match = re.fullmatch(r"([0-9]{1,15})\s*([a-z]*)", str(value).strip().lower())
+        if isinstance(value, bool) or match is None or match[2] not in _UNITS:
+            raise ValueError
+        number = int(match[1]) * _UNITS[match[2]]
+        if not least <= number <= most:
+            raise ValueError
+        return number
+
+    return Kind(parse, f"bytes from {least // MIB} MiB to {most // MIB} MiB", "64MiB", "BYTES")
+
+
+def choice(*words: str) -> Kind:
+    def parse(value: object) -> str:
+        if _text(value).lower() not in words:
+            raise ValueError
+        return _text(value).lower()
+
+    return Kind(parse, "one of " + ", ".join(words), words[1], "|".join(words))
+
+
+DOMAIN = Kind(_domain, "a domain name without scheme, port or star", "tunnels.example.com", "DOMAIN")
+ADDRESS = Kind(_address, "HOST:PORT or [IPV6]:PORT", "127.0.0.1:8080", "HOST:PORT")
+DIRECTORY = Kind(_path, "a path", "/var/lib/relay", "DIR")
+FILE = Kind(_path, "a path", "/run/secrets/agent.key", "FILE")
+SECRET = Kind(_secret, "16 to 1024 visible ASCII characters", "$(openssl rand -hex 32)", "KEY")
+PUBLIC_URL = Kind(_public_url, "http(s)://DOMAIN or http(s)://DOMAIN:PORT", "https://tunnels.example.com", "URL")
+NETWORKS = Kind(_networks, "networks in CIDR form, separated by commas", "10.0.0.0/8,fd00::/8", "CIDR,…")
+SECONDS = seconds(0.01)
+SECONDS_OR_NONE = seconds(0)

@@ -1,0 +1,176 @@
+"""Every setting of the relay, once: name, type, default and help. Where values come from is in `sources`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from relay.settings.kinds import (
+    ADDRESS,
+    DIRECTORY,
+    DOMAIN,
+    FILE,
+    MIB,
+    NETWORKS,
+    PUBLIC_URL,
+    SECONDS,
+    SECONDS_OR_NONE,
+    SECRET,
+    Address,
+    Kind,
+    Network,
+    choice,
+    count,
+    seconds,
+    size,
+)
+
+PREFIX = "RELAY_"
+KEY_FILE_NAME = "agent.key"
+
+
+def default_data(environment: Mapping[str, str], platform: str = sys.platform) -> Path:
+    """The directory for what the relay keeps, in the user's own state directory."""
+    if platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "relay"
+    if platform == "win32" and environment.get("LOCALAPPDATA"):
+        return Path(environment["LOCALAPPDATA"]) / "relay"
+    state = environment.get("XDG_STATE_HOME", "")
+    # The XDG specification: a relative path in such a variable is to be ignored.
+    return (Path(state) if Path(state).is_absolute() else Path.home() / ".local" / "state") / "relay"
+
+
+def _about(kind: Kind, text: str) -> dict[str, object]:
+    return {"kind": kind, "help": text}
+
+
+# ------------------------------------------------------------------------------------------------ the settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeSettings:
+    """What `relay serve` was told. Times are in seconds, sizes in bytes."""
+
+    domain: str = field(
+        default="tunnels.localhost", metadata=_about(DOMAIN, "Tunnels are the names directly below this domain.")
+    )
+    public: Address = field(default=Address("127.0.0.1", 8080), metadata=_about(ADDRESS, "Where visitors connect."))
+    agents: Address = field(default=Address("127.0.0.1", 8081), metadata=_about(ADDRESS, "Where agents connect."))
+    internal: Address | None = field(
+        default=None,
+        metadata=_about(
+            ADDRESS, "Where /livez, /readyz, /metrics and /ask are served. Off unless set; never publish it."
+        ),
+    )
+    data: Path = field(
+        default_factory=lambda: default_data(os.environ),
+        metadata=_about(DIRECTORY, "Where the relay keeps its files, the agent key among them."),
+    )
+    public_url: str | None = field(
+        default=None,
+        metadata=_about(
+            PUBLIC_URL,
+            "Scheme and port of printed addresses. http://DOMAIN:PORT under .localhost, else https://DOMAIN.",
+        ),
+    )
+    agent_key: str | None = field(
+        default=None, repr=False, metadata=_about(SECRET, "The key that agents show. One is made in DATA/agent.key.")
+    )
+    agent_key_file: Path | None = field(
+        default=None, metadata=_about(FILE, "A file that holds the key that agents show.")
+    )
+    trusted_proxies: tuple[Network, ...] = field(
+        default=(),
+        metadata=_about(NETWORKS, "Proxies in front, whose X-Forwarded-* count. Needed unless on loopback."),
+    )
+    head_timeout: float = field(
+        default=10.0, metadata=_about(SECONDS, "A visitor's request head must be complete after this.")
+    )
+    idle_timeout: float = field(
+        default=60.0,
+        metadata=_about(SECONDS, "How long a request body, or a connection between requests, may be silent."),
+    )
+    response_head_timeout: float = field(
+        default=300.0, metadata=_about(SECONDS, "How long the local service may take until its response head.")
+    )
+    hold: float = field(
+        default=10.0,
+        metadata=_about(SECONDS_OR_NONE, "How long a request waits for an agent that just dropped; 0: not at all."),
+    )
+    hold_most: int = field(
+        default=1000, metadata=_about(count(0, 1_000_000, 1000), "Requests that may wait so at once, in all.")
+    )
+    ping_interval: float = field(
+        default=5.0, metadata=_about(seconds(0.05, 3600), "How often each agent link is pinged.")
+    )
+    grace: float = field(
+        default=30.0, metadata=_about(SECONDS_OR_NONE, "After SIGTERM: how long running exchanges may go on.")
+    )
+    max_connections: int = field(
+        default=10_000, metadata=_about(count(1, 1_000_000, 10_000), "Visitors' connections at once.")
+    )
+    max_streams: int = field(
+        default=4096, metadata=_about(count(1, 1_000_000, 4096), "Exchanges at once on one agent link.")
+    )
+    session_window: int = field(
+        default=64 * MIB,
+        metadata=_about(size(MIB, 1024 * MIB), "Most bytes under way on one agent link, each way."),
+    )
+    log_level: str = field(
+        default="info", metadata=_about(choice("debug", "info", "warning", "error"), "How much is logged to stderr.")
+    )
+
+    @property
+    def key_file(self) -> Path:
+        """The file that holds the agent key, or that will once the relay has made one."""
+        return self.agent_key_file or self.data / KEY_FILE_NAME
+
+    def base_url(self, port: int) -> str:
+        """Public address of the domain itself; `port` is the one that the public listener really has."""
+        if self.public_url is not None:
+            return self.public_url
+        if self.domain == "localhost" or self.domain.endswith(".localhost"):
+            return f"http://{self.domain}" + (f":{port}" if port != 80 else "")
+        return f"https://{self.domain}"
+
+    def url_of(self, subdomain: str, port: int) -> str:
+        """Public address of a tunnel, without a path."""
+        return self.base_url(port).replace("://", f"://{subdomain}.", 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting as the sources name it."""
+
+    name: str
+    kind: Kind
+    help: str
+    default: str
+    """As a person would write it; empty where there is none."""
+
+    @classmethod
+    def of(cls, one: Field[Any]) -> Setting:
+        value = one.default if isinstance(one.default, str | int | float | Address) else ""
+        if isinstance(value, float):
+            shown = f"{value:g}"
+        elif isinstance(value, int) and value and value % MIB == 0:
+            shown = f"{value // MIB}MiB"
+        else:
+            shown = str(value)
+        return cls(one.name, one.metadata["kind"], one.metadata["help"], shown)
+
+    @property
+    def flag(self) -> str | None:
+        """None for a secret: arguments of a process are there for everybody to see."""
+        return None if self.kind is SECRET else "--" + self.name.replace("_", "-")
+
+    @property
+    def environment(self) -> str:
+        return PREFIX + self.name.upper()
+
+
+SETTINGS: tuple[Setting, ...] = tuple(Setting.of(one) for one in fields(ServeSettings))

@@ -1,0 +1,182 @@
+"""Where a setting's value comes from: the flag, then the environment, then the file, then the default.
+
+A setting `head_timeout` is the flag `--head-timeout`, in the environment `RELAY_HEAD_TIMEOUT`, in the TOML file
+`head_timeout`. A mistake in any of them, also in one that another overrides, is a `SettingsError`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from relay.settings.kinds import SECRET
+from relay.settings.serve import PREFIX, SETTINGS, ServeSettings, Setting, default_data
+
+CONFIG = PREFIX + "CONFIG"
+_BY_NAME = {one.name: one for one in SETTINGS}
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the text is one sentence for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One place that values come from, and how it writes a setting. A higher `rank` overrides."""
+
+    rank: int
+    path: str = ""
+
+    def where(self, one: Setting) -> str:
+        return (f"in {self.path}", f"from {one.environment} in the environment", f"from the flag {one.flag}")[self.rank]
+
+    def example(self, one: Setting) -> str:
+        sample = one.kind.example
+        bare = sample.isdigit()
+        return (
+            f"{one.name} = {sample if bare else chr(34) + sample + chr(34)}",
+            f"{one.environment}={sample}",
+            f"{one.flag} {sample}",
+        )[self.rank]
+
+
+FILE, ENVIRONMENT, FLAG = 0, 1, 2
+
+
+def load(flags: Mapping[str, object], environment: Mapping[str, str], config: Path | None = None) -> ServeSettings:
+    """The relay's settings. `flags` holds what was given, by the setting's name; `config` overrides `RELAY_CONFIG`.
+
+    Raises `SettingsError`.
+    """
+    if config is None and environment.get(CONFIG):
+        config = Path(environment[CONFIG]).expanduser()
+    values: dict[str, Any] = {"data": default_data(environment)}
+    sources: dict[str, Source] = {}
+    in_environment = {one.name: environment[one.environment] for one in SETTINGS if environment.get(one.environment)}
+    given = (
+        (Source(FILE, str(config)), _read(config) if config is not None else {}),
+        (Source(ENVIRONMENT), in_environment),
+        (Source(FLAG), {name: value for name, value in flags.items() if value is not None}),
+    )
+    for source, texts in given:
+        for name, text in texts.items():
+            values[name] = _parse(_BY_NAME[name], text, source)
+            sources[name] = source
+    return _checked(_with_key(ServeSettings(**values), sources), sources)
+
+
+def data_directory(environment: Mapping[str, str]) -> Path:
+    """Where a relay on this machine keeps its files, for commands that look for its key. Raises `SettingsError`."""
+    text = environment.get(PREFIX + "DATA")
+    if not text:
+        return default_data(environment)
+    path = _parse(_BY_NAME["data"], text, Source(ENVIRONMENT))
+    assert isinstance(path, Path)
+    return path
+
+
+def _parse(one: Setting, text: object, source: Source) -> object:
+    try:
+        return one.kind.parse(text)
+    except (ValueError, OverflowError, RuntimeError):  # RuntimeError: a ~ without a home directory
+        shown = "that is not shown" if one.kind is SECRET else repr(text)
+        raise SettingsError(
+            f"{one.name} ({source.where(one)}) must be {one.kind.form}, for example {source.example(one)}, "
+            f"but it is {'a value ' if one.kind is SECRET else ''}{shown}."
+        ) from None
+
+
+def _read(config: Path) -> dict[str, object]:
+    import difflib  # here: an agent that asks for the data directory reads no file
+    import tomllib
+
+    try:
+        values = tomllib.loads(config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            f"The settings file {config} (from --config or {CONFIG}) must be a TOML file that can be read, "
+            f'for example one with the line domain = "tunnels.example.com", but: {error.strerror}.'
+        ) from None
+    except ValueError as error:
+        raise SettingsError(
+            f"The settings file {config} (from --config or {CONFIG}) must be TOML, "
+            f'for example the line domain = "tunnels.example.com", but: {error}.'
+        ) from None
+    for name in values:
+        if name not in _BY_NAME:
+            near = difflib.get_close_matches(name, _BY_NAME, n=1)
+            hint = f"did you mean {near[0]}?" if near else "see docs/operating.md for all."
+            raise SettingsError(
+                f"{name} (in {config}) is not a setting of the relay; settings are lines such as "
+                f'domain = "tunnels.example.com"; {hint}'
+            )
+    return values
+
+
+def _with_key(settings: ServeSettings, sources: Mapping[str, Source]) -> ServeSettings:
+    """The settings with `agent_key` read from `agent_key_file`, where that was given."""
+    key, file = sources.get("agent_key"), sources.get("agent_key_file")
+    if file is None or settings.agent_key_file is None:
+        return settings
+    if key is not None and key.rank > file.rank:
+        return replace(settings, agent_key_file=None)
+    one = _BY_NAME["agent_key_file"]
+    if key is not None and key.rank == file.rank:
+        raise SettingsError(
+            f"agent_key_file ({file.where(one)}) and agent_key ({key.where(_BY_NAME['agent_key'])}) both give a key; "
+            f"keep one of them, for example {file.example(one)}."
+        )
+    try:
+        text = settings.agent_key_file.read_text(encoding="ascii")
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not ASCII text"
+        raise SettingsError(
+            f"agent_key_file ({file.where(one)}) must be a file that can be read and holds the key, "
+            f"for example {file.example(one)}, but {settings.agent_key_file}: {reason}."
+        ) from None
+    try:
+        return replace(settings, agent_key=str(SECRET.parse(text)))
+    except ValueError:
+        raise SettingsError(
+            f"agent_key_file ({file.where(one)}) must hold {SECRET.form} and nothing else, "
+            f"for example what `openssl rand -hex 32` prints, but {settings.agent_key_file} does not."
+        ) from None
+
+
+def _checked(settings: ServeSettings, sources: Mapping[str, Source]) -> ServeSettings:
+    """What no setting can say alone."""
+
+    def fail(name: str, text: str) -> SettingsError:
+        source = sources.get(name)
+        return SettingsError(f"{name} ({source.where(_BY_NAME[name]) if source else 'the default'}) {text}")
+
+    listeners = {"public": settings.public, "agents": settings.agents, "internal": settings.internal}
+    seen: dict[str, str] = {}
+    for name, address in listeners.items():
+        if address is None:
+            continue
+        if address.port and str(address) in seen:
+            taken = seen[str(address)]
+            raise fail(
+                name, f"must be an address of its own, for example 127.0.0.1:8082, but {taken} has {address} too."
+            )
+        seen[str(address)] = name
+        if not address.is_loopback and not settings.trusted_proxies:
+            raise fail(
+                name,
+                f"is {address}, which other machines can reach, but the relay itself speaks plain HTTP: put a proxy "
+                f"with TLS in front and name its network, for example --trusted-proxies 10.0.0.0/8 "
+                f"(RELAY_TRUSTED_PROXIES), or listen on loopback, for example 127.0.0.1:{address.port}.",
+            )
+    if settings.public_url is not None:
+        host = re.sub(r"^https?://|:[0-9]+$", "", settings.public_url)
+        if host != settings.domain:
+            raise fail(
+                "public_url",
+                f"must name the domain {settings.domain}, for example https://{settings.domain}, "
+                f"but it is {settings.public_url!r}; is domain set?",
+            )
+    return settings

@@ -1,0 +1,42 @@
+"""Who may open tunnels: a small interface, so that the hub never learns what a key looks like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from relay.wire.hello import Hello, Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who a key turned out to be. Two agents are of the same project when their `project` is the same."""
+
+    project: str
+    key_id: str
+
+
+class Admission(Protocol):
+    """Decides on a hello, and on a new key for a live session."""
+
+    async def admit(self, hello: Hello) -> Principal | Refused:
+        """Checks the key, and that it may claim every name of the hello."""
+
+    async def renew(self, principal: Principal, key: str, names: tuple[str, ...]) -> Principal | Refused:
+        """Checks a new key for a session that holds `names`."""
+
+
+# Names that would pass for the relay's own pages.
+RESERVED = frozenset(
+    ("www", "api", "connect", "admin", "agent", "agents", "relay", "dashboard", "console", "auth", "login", "account")
+    + ("mail", "smtp", "imap", "ns", "ns1", "ns2", "ftp", "localhost", "status", "docs", "support", "help", "static")
+    + ("cdn", "metrics", "internal", "autoconfig", "autodiscover", "wpad", "mta-sts", "security", "billing")
+)
+
+
+def refuse_reserved(names: tuple[str, ...]) -> Refused | None:
+    """A refusal when one of the names is kept for the relay."""
+    for name in names:
+        if name in RESERVED:
+            return Refused("name_reserved", f"The name {name!r} is kept for the relay itself; choose another one.")
+    return None

@@ -1,0 +1,205 @@
+"""The hub: which names are alive, over which links, and which requests wait for an agent to come back.
+
+Alone decides who owns a live name (docs/protocol.md, "Links and twins"). Synchronous: one turn of the event loop is
+one transaction. Knows sessions and names; no HTTP, no keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from relay.mux.session import Session
+
+# Two links differ in load when they moved this many bytes more or less lately; below it the lower slot wins, so that
+# small exchanges share messages.
+LOAD_STEP = 1024 * 1024
+LOAD_SPAN = 0.05
+# Names remembered as "reserved, but offline"; the oldest is forgotten first.
+MOST_OFFLINE = 10_000
+
+
+@dataclass(eq=False, slots=True)
+class Link:
+    """One admitted session of an agent."""
+
+    session: Session
+    instance: str
+    slot: int
+    generation: int
+    project: str
+    names: tuple[str, ...]
+    _mark: float = 0.0
+    _mark_load: int = 0
+    _recent: int = 0
+
+    def load(self, now: float) -> int:
+        """Steps of `LOAD_STEP` bytes moved in the last `LOAD_SPAN` seconds or so, plus what waits to be sent."""
+        moved = self.session.load()
+        if now - self._mark >= LOAD_SPAN:
+            self._recent = moved - self._mark_load if now - self._mark < 2 * LOAD_SPAN else 0
+            self._mark = now
+            self._mark_load = moved
+        return (max(self._recent, moved - self._mark_load) + self.session.outbox.size) // LOAD_STEP
+
+
+@dataclass(eq=False, slots=True)
+class Tunnel:
+    """A name that is alive."""
+
+    name: str
+    instance: str
+    project: str
+    links: list[Link] = field(default_factory=list)
+
+    def choose(self) -> Link | None:
+        """The link with the least load that takes new streams; ties go to the lower slot."""
+        usable = [link for link in self.links if not link.session.leaving]
+        if len(usable) < 2:
+            return usable[0] if usable else None
+        now = usable[0].session.now()
+        return min(usable, key=lambda link: (link.load(now), link.slot))
+
+
+class Waiter(Protocol):
+    """A request that is held while its name has no link."""
+
+    def on_ready(self, link: Link) -> None:
+        """An agent is there."""
+
+    def on_given_up(self) -> None:
+        """Nobody came in time."""
+
+
+@dataclass(eq=False, slots=True)
+class _Offline:
+    """A name without a link: since when, whose, and who waits."""
+
+    project: str
+    timer: asyncio.TimerHandle | None
+    waiting: dict[Waiter, None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class HoldBounds:
+    """How long requests are held after a name dropped (seconds), and how many, per name and in all."""
+
+    seconds: float = 10.0
+    per_name: int = 256
+    in_all: int = 1000
+
+
+class Hub:
+    """Live truth of this node."""
+
+    def __init__(self, hold: HoldBounds, report: Callable[[str, tuple[str, ...]], None]) -> None:
+        self.tunnels: dict[str, Tunnel] = {}
+        self.links: dict[tuple[str, int], Link] = {}
+        self.held = 0
+        self._hold = hold
+        self._offline: dict[str, _Offline] = {}
+        self._report = report
+
+    # ---- agents
+
+    def rivals(self, link: Link) -> list[Tunnel]:
+        """Live tunnels of other agents that `link` claims."""
+        found = [self.tunnels.get(name) for name in link.names]
+        return [tunnel for tunnel in found if tunnel is not None and tunnel.instance != link.instance]
+
+    def twin(self, link: Link) -> Link | None:
+        """The live link of the same instance and slot."""
+        return self.links.get((link.instance, link.slot))
+
+    def attach(self, link: Link) -> None:
+        """Puts a link in service. The caller has cleared its rivals and its twin."""
+        self.links[link.instance, link.slot] = link
+        came_up = []
+        for name in link.names:
+            tunnel = self.tunnels.get(name)
+            if tunnel is None:
+                tunnel = self.tunnels[name] = Tunnel(name, link.instance, link.project)
+                came_up.append(name)
+            tunnel.links.append(link)
+            tunnel.links.sort(key=lambda one: one.slot)
+        if came_up:
+            self._report("agent_up", tuple(came_up))
+        for name in link.names:
+            self._release_held(name, link)
+
+    def detach(self, link: Link) -> None:
+        """Takes a link out of service; a name whose last link it was counts as just dropped."""
+        if self.links.get((link.instance, link.slot)) is link:
+            del self.links[link.instance, link.slot]
+        went_down = []
+        for name in link.names:
+            tunnel = self.tunnels.get(name)
+            if tunnel is None or link not in tunnel.links:
+                continue
+            tunnel.links.remove(link)
+            if not tunnel.links:
+                del self.tunnels[name]
+                went_down.append(name)
+                self._drop(name, tunnel.project)
+        if went_down:
+            self._report("agent_down", tuple(went_down))
+
+    # ---- requests
+
+    def known(self, name: str) -> bool:
+        """Whether the name is alive, or was and may come back."""
+        return name in self.tunnels or name in self._offline
+
+    def hold(self, name: str, waiter: Waiter) -> bool:
+        """Holds a request until a link comes up. False: not held (nobody just dropped, or too many wait)."""
+        offline = self._offline.get(name)
+        if offline is None or offline.timer is None:
+            return False
+        if self.held >= self._hold.in_all or len(offline.waiting) >= self._hold.per_name:
+            return False
+        offline.waiting[waiter] = None
+        self.held += 1
+        return True
+
+    def release(self, name: str, waiter: Waiter) -> None:
+        """The request no longer waits."""
+        offline = self._offline.get(name)
+        if offline is not None and waiter in offline.waiting:
+            del offline.waiting[waiter]
+            self.held -= 1
+
+    def give_up(self) -> None:
+        """Nobody will come any more (the relay stops): every held request is told."""
+        for name in list(self._offline):
+            self._give_up(name)
+
+    def _drop(self, name: str, project: str) -> None:
+        loop = asyncio.get_running_loop()
+        self._offline.pop(name, None)
+        while len(self._offline) >= MOST_OFFLINE:
+            oldest = next(iter(self._offline))
+            self._give_up(oldest)
+            del self._offline[oldest]
+        self._offline[name] = _Offline(project, loop.call_later(self._hold.seconds, self._give_up, name))
+
+    def _release_held(self, name: str, link: Link) -> None:
+        offline = self._offline.pop(name, None)
+        if offline is None:
+            return
+        if offline.timer is not None:
+            offline.timer.cancel()
+        self.held -= len(offline.waiting)
+        for waiter in offline.waiting:
+            waiter.on_ready(link)
+
+    def _give_up(self, name: str) -> None:
+        offline = self._offline[name]
+        if offline.timer is not None:
+            offline.timer.cancel()
+            offline.timer = None
+        waiting, offline.waiting = offline.waiting, {}
+        self.held -= len(waiting)
+        for waiter in waiting:
+            waiter.on_given_up()

@@ -1,0 +1,206 @@
+"""The frames: every number of the wire, and the codec between bytes and frames. No I/O, no clock.
+
+A frame is an 8-byte header and a payload, big-endian:
+
+    0       4    5          8
+    +-------+----+----------+---------------+
+    | stream|type|  length  |    payload    |
+    |  u32  | u8 |   u24    | `length` bytes|
+    +-------+----+----------+---------------+
+
+A carrier message holds one or more whole frames. This room decides what a frame may look like on its own; what
+it may mean at a given moment is decided by `states` and by the mux.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import Struct
+
+from relay.wire.errors import LocalProtocolError, RemoteProtocolError
+
+HEADER_SIZE = 8
+HEADER = Struct(">II")
+U32 = Struct(">I")
+U64 = Struct(">Q")
+RESET_HEAD = Struct(">HB")
+AWAY_HEAD = Struct(">HI")
+
+# Frame types. 0x40 is the END flag on the three types that may end a stream's direction.
+HELLO = 0x01
+WELCOME = 0x02
+REFUSED = 0x03
+RENEW = 0x04
+RENEWED = 0x05
+OPEN = 0x10
+DATA = 0x11
+END = 0x12
+RESET = 0x13
+CREDIT = 0x14
+HEAD = 0x15
+PING = 0x20
+PONG = 0x21
+GOING_AWAY = 0x22
+END_FLAG = 0x40
+OPEN_END = OPEN | END_FLAG
+DATA_END = DATA | END_FLAG
+HEAD_END = HEAD | END_FLAG
+# Types from here on are extensions: a receiver that does not know one skips it.
+FIRST_EXTENSION = 0x80
+
+MAX_MESSAGE = 1024 * 1024
+MAX_DATA = 256 * 1024
+MAX_HEAD = 128 * 1024
+MAX_HELLO = 16 * 1024
+# 64 names, each with an address of full length, do not fit into the bound of a hello.
+MAX_WELCOME = 64 * 1024
+MAX_DETAIL = 512
+MAX_EXTENSION = 16 * 1024
+MAX_STREAM_ID = 2**31 - 1
+MAX_CREDIT = 2**31 - 1
+STREAM_WINDOW = 64 * 1024
+SESSION_WINDOW = 1024 * 1024
+MAX_SESSION_WINDOW = 64 * 1024 * 1024
+
+RESET_DELIVERED = 0x01
+
+# type -> (least length, greatest length, whether it belongs to a stream: True, False, or None for either)
+_RULES: dict[int, tuple[int, int, bool | None]] = {
+    HELLO: (2, MAX_HELLO, False),
+    WELCOME: (2, MAX_WELCOME, False),
+    REFUSED: (2, MAX_HELLO, False),
+    RENEW: (2, MAX_HELLO, False),
+    RENEWED: (2, MAX_WELCOME, False),
+    OPEN: (1, MAX_HEAD, True),
+    OPEN_END: (1, MAX_HEAD, True),
+    DATA: (0, MAX_DATA, True),
+    DATA_END: (0, MAX_DATA, True),
+    END: (0, MAX_HEAD, True),
+    RESET: (3, 3 + MAX_DETAIL, True),
+    CREDIT: (4, 4, None),
+    HEAD: (3, MAX_HEAD, True),
+    HEAD_END: (3, MAX_HEAD, True),
+    PING: (8, 8, False),
+    PONG: (8, 8, False),
+    GOING_AWAY: (6, 6 + MAX_DETAIL, False),
+}
+
+NAMES = {
+    HELLO: "HELLO",
+    WELCOME: "WELCOME",
+    REFUSED: "REFUSED",
+    RENEW: "RENEW",
+    RENEWED: "RENEWED",
+    OPEN: "OPEN",
+    OPEN_END: "OPEN+END",
+    DATA: "DATA",
+    DATA_END: "DATA+END",
+    END: "END",
+    RESET: "RESET",
+    CREDIT: "CREDIT",
+    HEAD: "HEAD",
+    HEAD_END: "HEAD+END",
+    PING: "PING",
+    PONG: "PONG",
+    GOING_AWAY: "GOING_AWAY",
+}
+
+Frame = tuple[int, int, memoryview]
+"""(type, stream, payload); the payload is valid only as long as the message that it was cut from."""
+
+
+def encode(kind: int, stream: int, payload: bytes = b"") -> bytes:
+    """One frame as bytes. Raises `LocalProtocolError` when the frame would break a rule of `decode`."""
+    rule = _RULES.get(kind)
+    if rule is None:
+        raise LocalProtocolError(f"no such frame type: {kind:#x}")
+    least, most, on_stream = rule
+    length = len(payload)
+    if not least <= length <= most:
+        raise LocalProtocolError(f"{NAMES[kind]} of {length} bytes, allowed are {least} to {most}")
+    if not 0 <= stream <= MAX_STREAM_ID or (on_stream is not None and on_stream != bool(stream)):
+        raise LocalProtocolError(f"{NAMES[kind]} on stream {stream}")
+    return HEADER.pack(stream, kind << 24 | length) + payload
+
+
+def decode(message: memoryview) -> Iterator[Frame]:
+    """The frames of one carrier message, in order.
+
+    Raises `RemoteProtocolError` at the first frame that is cut short, too long, of an unknown type below
+    `FIRST_EXTENSION`, or on a stream number that its type does not allow. Frames before it were yielded.
+    """
+    size = len(message)
+    if size > MAX_MESSAGE:
+        raise RemoteProtocolError(f"message of {size} bytes, allowed are {MAX_MESSAGE}")
+    position = 0
+    while position < size:
+        body = position + HEADER_SIZE
+        if body > size:
+            raise RemoteProtocolError("message ends inside a frame header")
+        stream, word = HEADER.unpack_from(message, position)
+        kind = word >> 24
+        length = word & 0xFFFFFF
+        position = body + length
+        if position > size:
+            raise RemoteProtocolError("message ends inside a frame")
+        rule = _RULES.get(kind)
+        if rule is None:
+            _check_extension(kind, length)
+            continue
+        least, most, on_stream = rule
+        if not least <= length <= most:
+            raise RemoteProtocolError(f"{NAMES[kind]} of {length} bytes, allowed are {least} to {most}")
+        if stream > MAX_STREAM_ID or (on_stream is not None and on_stream != (stream != 0)):
+            raise RemoteProtocolError(f"{NAMES[kind]} on stream {stream}")
+        yield kind, stream, message[body:position]
+
+
+def _check_extension(kind: int, length: int) -> None:
+    if kind < FIRST_EXTENSION:
+        raise RemoteProtocolError(f"unknown frame type {kind:#04x}")
+    if length > MAX_EXTENSION:
+        raise RemoteProtocolError(f"extension frame of {length} bytes, allowed are {MAX_EXTENSION}")
+
+
+def encode_reset(stream: int, code: int, detail: str = "", delivered: bool = False) -> bytes:
+    """A RESET frame; `detail` is cut to `MAX_DETAIL` bytes of UTF-8."""
+    return encode(RESET, stream, RESET_HEAD.pack(code, RESET_DELIVERED if delivered else 0) + _detail(detail))
+
+
+def decode_reset(payload: memoryview) -> tuple[int, bool, str]:
+    """(code, delivered, detail) of a RESET payload that `decode` let through."""
+    code, flags = RESET_HEAD.unpack_from(payload)
+    return code, bool(flags & RESET_DELIVERED), str(payload[RESET_HEAD.size :], "utf-8", "replace")
+
+
+def encode_going_away(code: int, last_stream: int, detail: str = "") -> bytes:
+    """A GOING_AWAY frame; `last_stream` is the highest stream of the peer that will still be served."""
+    return encode(GOING_AWAY, 0, AWAY_HEAD.pack(code, last_stream) + _detail(detail))
+
+
+def decode_going_away(payload: memoryview) -> tuple[int, int, str]:
+    """(code, last stream, detail) of a GOING_AWAY payload that `decode` let through."""
+    code, last = AWAY_HEAD.unpack_from(payload)
+    return code, last, str(payload[AWAY_HEAD.size :], "utf-8", "replace")
+
+
+def encode_credit(stream: int, increment: int) -> bytes:
+    """A CREDIT frame: the peer may send `increment` more bytes of DATA (stream 0: on the session)."""
+    if not 0 < increment <= MAX_CREDIT:
+        raise LocalProtocolError(f"credit of {increment} bytes")
+    return encode(CREDIT, stream, U32.pack(increment))
+
+
+def decode_credit(payload: memoryview) -> int:
+    """The increment in bytes. Raises `RemoteProtocolError` when it is 0 or above `MAX_CREDIT`."""
+    (increment,) = U32.unpack(payload)
+    if not 0 < increment <= MAX_CREDIT:
+        raise RemoteProtocolError(f"credit of {increment} bytes")
+    return int(increment)
+
+
+def _detail(text: str) -> bytes:
+    detail = text.encode("utf-8", "replace")
+    if len(detail) <= MAX_DETAIL:
+        return detail
+    return detail[:MAX_DETAIL].decode("utf-8", "ignore").encode()  # not in the middle of a character
