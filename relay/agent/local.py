@@ -120,10 +120,8 @@ class LocalConnection(asyncio.Protocol):
         if self._sent or self.state is State.CLOSED:
             return
         if self._pipe:
-            if self._transport.can_write_eof():
-                self._transport.write_eof()
-            else:  # TLS closes as a whole
-                self._transport.close()
+            # TLS closes as a whole
+            (self._transport.write_eof if self._transport.can_write_eof() else self._transport.close)()
         elif self._request.upgrade:
             self._half_closed = True  # behind the 101, if there is one
             return

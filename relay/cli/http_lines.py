@@ -44,6 +44,7 @@ REFUSALS = {
 }
 REQUEST_ERRORS = {
     "local_refused": "Nothing listens on {target}: start the local service, or give the address where it listens.",
+    "unreachable": "The local service cannot be reached: {detail}",
     "local_reset": "The local service at {target} broke the connection off: look at its own log.",
     "bad_response": "What {target} answered is not HTTP: is it the right port, and http:// or https:// as it needs?",
     "head_timeout": "The local service at {target} sent no answer in time: look at its own log.",
@@ -70,15 +71,15 @@ class Hints:
             if self._given:
                 self._given -= {(subdomain, known) for known in REQUEST_ERRORS}
             return None
-        subject = str(error if error is not None else status)
-        text = REQUEST_ERRORS.get(subject) if error is not None else STATUSES[int(subject)]
+        subject, detail = str(status if error is None else error), str(event.get("detail", ""))
+        if subject == "local_refused" and detail and "connection refused" not in detail:
+            subject = "unreachable"
+        text = STATUSES[int(subject)] if error is None else REQUEST_ERRORS.get(subject)
         if text is None or (subdomain, subject) in self._given:
             return None
         self._given.add((subdomain, subject))
-        detail = str(event.get("detail", ""))
-        if subject == "local_refused" and detail and "connection refused" not in detail:
-            return f"The local service cannot be reached: {sentence(detail)}"
-        return text.format(target=self._situation.targets.get(subdomain, "the tunnel's address"))
+        target = self._situation.targets.get(subdomain, "the tunnel's address")
+        return text.format(target=target, detail=sentence(detail))
 
     def for_start(self, subdomain: str) -> str:
         """The hint that nothing listens, given before the first request."""

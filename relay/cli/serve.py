@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -112,8 +113,10 @@ def people(lines: Lines, settings: ServeSettings) -> Report:
                 line(f"{one} {what}", colour)
         elif name == "warning":
             line(f"Warning: {sentence(event.get('message', ''))}", YELLOW)
+        elif name == "error":
+            Lines(sys.stderr).say(f"relay: {sentence(event.get('message', ''))}")
         elif name == "stopping":
-            line("Stopping: running exchanges may finish. Ctrl-C again stops at once.")
+            line("Stopping: what is under way may finish. Ctrl-C again stops at once.")
         elif name == "stopped":
             line("Stopped.")
 
@@ -127,9 +130,9 @@ def names_of(event: Event) -> list[str]:
 
 def serving(event: Event, settings: ServeSettings) -> list[str]:
     """What is served, where agents connect, where the key is, and how an agent here and one elsewhere use it."""
-    agents, key_file = event.get("agents"), event.get("key_file")
+    agents, key_file = event.get("agents"), event.get("key_file") or settings.agent_key_file
     base = harmless(event.get("public_url") or settings.base_url(settings.public.port))
-    scheme, _, rest = base.partition("://")
+    scheme, _, rest = base.replace("://NAME.", "://", 1).partition("://")
     found = [
         f"Relay for {settings.domain}",
         f"  visitors    {scheme}://NAME.{rest}   (listening on {harmless(event.get('public'))})",

@@ -11,11 +11,9 @@ import re
 import httptools
 
 from relay.edge.answers import Code
-from relay.edge.guard import Refusal
+from relay.edge.guard import MAX_FIELDS, MAX_HEAD, Refusal
 from relay.exchange.heads import Fields
 
-MOST_HEAD = 32 * 1024
-MOST_FIELDS = 100
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _REQUEST_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [^\r\n]* HTTP/[0-9]\.[0-9]\r")
 
@@ -32,17 +30,17 @@ class HeadReader:
 
     def find_end(self, data: bytes) -> int:
         """Where the head in `data` ends, 0 when it is not complete. Raises `Refusal` when it can never be one."""
-        end = data.find(b"\r\n\r\n", 0, MOST_HEAD) + 4
+        end = data.find(b"\r\n\r\n", 0, MAX_HEAD) + 4
         if end >= 4:
             return end
-        if len(data) >= MOST_HEAD:
-            raise Refusal(Code.HEAD_TOO_LARGE, f"The request head is larger than {MOST_HEAD} bytes.")
+        if len(data) >= MAX_HEAD:
+            raise Refusal(Code.HEAD_TOO_LARGE, f"more than {MAX_HEAD // 1024} KiB")
         if _BARE_LF.search(data):
-            raise Refusal(Code.BAD_REQUEST, "A line of the request head ends in LF without CR.")
+            raise Refusal(Code.BAD_REQUEST, "a line that ends in LF without CR")
         if b"\r\n" in data and not _REQUEST_LINE.match(data):
-            raise Refusal(Code.BAD_REQUEST, "The first line is not an HTTP/1.x request line.")
+            raise Refusal(Code.BAD_REQUEST, "the first line is no request line of HTTP/1.1")
         if not 0x41 <= data[0] <= 0x7A:
-            raise Refusal(Code.BAD_REQUEST, "This is not HTTP/1.1.")
+            raise Refusal(Code.BAD_REQUEST, "this is not HTTP/1.1")
         return 0
 
     def parse(self, head: bytes) -> tuple[bytes, bytes, str, Fields]:
@@ -58,12 +56,12 @@ class HeadReader:
             pass
         except httptools.HttpParserInvalidMethodError:
             self._parser = None
-            raise Refusal(Code.METHOD_NOT_SUPPORTED, "The relay does not know this method.") from None
+            raise Refusal(Code.METHOD_NOT_SUPPORTED, "not a method of HTTP/1.1") from None
         except httptools.HttpParserError as error:
             self._parser = None
             if isinstance(error.__context__, Refusal):
                 raise error.__context__ from None
-            raise Refusal(Code.BAD_REQUEST, "The request head is not valid HTTP/1.1.") from None
+            raise Refusal(Code.BAD_REQUEST, "the head is not valid HTTP/1.1") from None
         return parser.get_method(), self.target, parser.get_http_version(), self.fields
 
     def forget(self) -> None:
@@ -78,6 +76,6 @@ class HeadReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field."""
-        if len(self.fields) >= MOST_FIELDS:
-            raise Refusal(Code.HEAD_TOO_LARGE, f"The request has more than {MOST_FIELDS} header fields.")
+        if len(self.fields) >= MAX_FIELDS:
+            raise Refusal(Code.HEAD_TOO_LARGE, f"more than {MAX_FIELDS} fields")
         self.fields.append((name, value.rstrip(b" \t")))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from relay.tunnels.hub import Hub
 
 if TYPE_CHECKING:
-    from relay.edge.visitor import Visitor
+    from relay.edge.connection import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Services:
     trusted: tuple[IPv4Network | IPv6Network, ...] = ()
     most_connections: int = 10_000
     draining: bool = False
-    visitors: set[Visitor] = field(default_factory=set)
+    visitors: set[Connection] = field(default_factory=set)
     exchanges: int = 0
     """Exchanges under way."""
     on_idle: Callable[[], None] | None = None

@@ -3,176 +3,21 @@
     async with FaultProxy(upstream_port, seed=1, delay=0.05) as proxy:
         connect to proxy.port; await proxy.cut()
 
-This room owns the sockets: listener, pairs, ends. What happens to bytes between them is `delayline`'s, the methods a
-test calls are `faultcontrols`'. As its own process, so that it does not compete with the test's event loop:
-`python -m tests.support.faults --upstream HOST:PORT --delay 0.05` (see `faultprocess`). Only the kernel's handshake
-is not delayed: a connect succeeds at once, its first bytes take their time.
+This room owns the listener and knows which connections there are. What happens to their bytes is `delayline`'s, to
+their ends `faultpair`'s; the methods a test calls are `faultcontrols`'. As its own process, so that it does not
+compete with the test's event loop: `python -m tests.support.faults --upstream HOST:PORT --delay 0.05` (see
+`faultprocess`). Only the kernel's handshake is not delayed: a connect succeeds at once, its first bytes take theirs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import struct
-from typing import Any, Unpack, cast
+from typing import Any, Unpack
 
-from tests.support.delayline import Line, Path, Payload, Swallow
+from tests.support.delayline import Path, Swallow
 from tests.support.faultcontrols import FaultControls, How, Settings
-
-READ_SIZE = 256 * 1024
-HIGH_WATER = 1024 * 1024
-FLUSH_POLL = 0.001
-FLUSH_DEADLINE = 1.0
-LINGER_ZERO = struct.pack("ii", 1, 0)
-
-
-class Side(asyncio.BufferedProtocol):
-    """One socket of a pair: the inlet of one line and the outlet of the other."""
-
-    def __init__(self, pair: Pair, scratch: memoryview) -> None:
-        self.ready = False
-        self.lost = False
-        self.outgoing: Line  # what is read here goes into this line
-        self.incoming: Line  # and this one writes here
-        self._pair = pair
-        self._scratch = scratch
-        self._transport: asyncio.Transport | None = None
-        self._held = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
-        transport.set_write_buffer_limits(high=HIGH_WATER)
-        if self._held:
-            transport.pause_reading()
-        self.ready = True
-        if self._pair.is_cut:
-            self.reset()
-        self.incoming.flush()
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._scratch
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.outgoing.feed(bytes(self._scratch[:nbytes]))
-
-    def eof_received(self) -> bool:
-        self.outgoing.feed_end("fin")
-        return not self._pair.is_cut
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
-        self.ready = False
-        self._pair.side_lost(self)
-
-    def pause_writing(self) -> None:
-        self.ready = False
-
-    def resume_writing(self) -> None:
-        self.ready = True
-        self.incoming.flush()
-
-    def hold(self) -> None:
-        self._held = True
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
-
-    def release(self) -> None:
-        self._held = False
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
-
-    def write(self, data: Payload) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
-
-    def end(self, how: How) -> None:
-        if how == "rst":
-            self.reset_when_flushed()
-        elif self._transport is not None and not self._transport.is_closing():
-            self._transport.write_eof()
-            self._pair.side_ended()
-
-    def cut(self, how: How) -> None:
-        self._pair.cut(how, flushed=True)
-
-    def reset_when_flushed(self) -> None:
-        """Reset once the bytes written before were handed to the kernel, or after a second."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + FLUSH_DEADLINE
-
-        def poll() -> None:
-            transport = self._transport
-            if transport is not None and transport.get_write_buffer_size() and loop.time() < deadline:
-                loop.call_later(FLUSH_POLL, poll)
-            else:
-                self.reset()
-
-        poll()
-
-    def reset(self) -> None:
-        """Close with a TCP reset, dropping what was not sent."""
-        if self._transport is not None and not self.lost:
-            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
-            self._transport.abort()
-
-    def close(self) -> None:
-        """Close after what was written."""
-        if self._transport is not None:
-            self._transport.close()
-
-
-class Pair:
-    """The two sockets of one proxied connection and the two lines between them."""
-
-    def __init__(self, proxy: FaultProxy, number: int) -> None:
-        self.number = number
-        self._proxy = proxy
-        self.is_cut = False
-        self.client = Side(self, proxy.scratch)
-        self.upstream = Side(self, proxy.scratch)
-        self.up = Line(proxy.up, self.client, self.upstream, f"{proxy.seed}/{number}/up")
-        self.down = Line(proxy.down, self.upstream, self.client, f"{proxy.seed}/{number}/down")
-        self.client.outgoing = self.upstream.incoming = self.up
-        self.client.incoming = self.upstream.outgoing = self.down
-
-    def side_lost(self, side: Side) -> None:
-        """A socket is gone: unless we closed it, the other side learns by a reset, in its turn."""
-        if not self.is_cut and not (self.up.finished and self.down.finished):
-            side.outgoing.feed_end("rst")
-        if self.client.lost and self.upstream.lost:
-            self.forget()
-
-    def side_ended(self) -> None:
-        """Both directions half-closed: nothing is left to carry."""
-        if self.up.finished and self.down.finished:
-            self.client.close()
-            self.upstream.close()
-
-    def cut(self, how: How, *, flushed: bool = False) -> None:
-        """End both sides: with resets, or with a FIN each while what still comes is read and forgotten."""
-        if self.is_cut:
-            return
-        self.is_cut = True
-        for line in (self.up, self.down):
-            line.swallow("drop")
-        for side in (self.client, self.upstream):
-            if how == "fin":
-                side.end("fin")
-            elif flushed:
-                side.reset_when_flushed()
-            else:
-                side.reset()
-
-    def swallow(self, direction: str, mode: Swallow) -> None:
-        """Set how each direction swallows."""
-        self.up.swallow(mode if direction in ("up", "both") else "no")
-        self.down.swallow(mode if direction in ("down", "both") else "no")
-
-    def forget(self) -> None:
-        """Stop timers and leave the proxy's list."""
-        self.up.clear()
-        self.down.clear()
-        self._proxy.open_pairs.pop(self.number, None)
+from tests.support.faultpair import Pair, reset_socket
 
 
 class FaultProxy(FaultControls):
@@ -193,7 +38,6 @@ class FaultProxy(FaultControls):
         self.seed = seed
         self.up = Path(**settings)
         self.down = Path(**settings)
-        self.scratch = memoryview(bytearray(READ_SIZE))
         self.open_pairs: dict[int, Pair] = {}
         self._upstream = (upstream_host, upstream_port)
         self._socket_buffer = socket_buffer
@@ -271,7 +115,7 @@ class FaultProxy(FaultControls):
 
     async def _open(self, taken: socket.socket, number: int) -> None:
         loop = asyncio.get_running_loop()
-        pair = Pair(self, number)
+        pair = Pair(self.up, self.down, f"{self.seed}/{number}", lambda: self._forget(number))
         pair.swallow(*self._swallow_new)
         upstream = socket.socket()
         try:
@@ -281,7 +125,7 @@ class FaultProxy(FaultControls):
             await loop.sock_connect(upstream, self._upstream)
         except BaseException as error:
             upstream.close()
-            _reset_socket(taken)
+            reset_socket(taken)
             if not isinstance(error, OSError):
                 raise
             self._unreachable += 1
@@ -290,9 +134,12 @@ class FaultProxy(FaultControls):
         await loop.connect_accepted_socket(lambda: pair.client, taken)
         await loop.create_connection(lambda: pair.upstream, sock=upstream)
 
+    def _forget(self, number: int) -> None:
+        self.open_pairs.pop(number, None)
+
     def _empty_black_hole(self) -> None:
         while self._black_hole:
-            _reset_socket(self._black_hole.pop())
+            reset_socket(self._black_hole.pop())
 
     # ---- the commands of FaultControls ---------------------------------------------------------------------------
 
@@ -366,11 +213,6 @@ class FaultProxy(FaultControls):
             "written_down": self.down.written,
             "swallowed": self.up.swallowed + self.down.swallowed,
         }
-
-
-def _reset_socket(taken: socket.socket) -> None:
-    taken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
-    taken.close()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,215 @@
+"""A visitor's connection as a transport: reading with one shared buffer, pausing, deadlines, and the ways to end it.
+
+Knows no HTTP. It decides how a connection ends so that the visitor can tell an end from an abort; what is said on it is
+decided by the class below it (`visitor`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from abc import abstractmethod
+from typing import cast
+
+from relay.edge.patience import NEVER, Patience
+from relay.edge.services import Services
+
+# One buffer that every connection reads into: what was read is used before the next read. An idle one holds nothing.
+_READ = memoryview(bytearray(256 * 1024))
+READ_LEAST = 64 * 1024
+# After an answer of our own, input is thrown away this many seconds, so that a reset does not destroy the answer.
+LINGER = 2.0
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_TCP_CLOSED = 7
+
+
+class Connection(asyncio.BufferedProtocol):
+    """The plumbing of one connection. Reads until told to pause; nothing is read twice, nothing is kept."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.loop = asyncio.get_running_loop()
+        self.patience = Patience()
+        self.address = "unknown"
+        self.trusted = False
+        self.paused = False
+        self.full = False
+        """The transport holds more unsent bytes than it should: what arrives meanwhile is not consumed."""
+        self.discarding = False
+        """What is read is thrown away: the connection is on its way out."""
+        self.closed = False
+        self._read_most = READ_LEAST
+        self._unsent = -1
+
+    # ---- for the class below
+
+    @abstractmethod
+    def on_bytes(self, data: bytes) -> None:
+        """Bytes came in."""
+
+    @abstractmethod
+    def on_half_close(self) -> bool:
+        """The visitor sends no more. False: so it has left."""
+
+    @abstractmethod
+    def on_drained(self) -> None:
+        """The transport has room again."""
+
+    @abstractmethod
+    def on_gone(self) -> None:
+        """The connection has ended."""
+
+    @abstractmethod
+    def on_overdue(self, reason: str) -> None:
+        """What was expected did not happen in time."""
+
+    @abstractmethod
+    def shutdown(self) -> None:
+        """The relay drains: what runs is finished, nothing begins."""
+
+    @abstractmethod
+    def cut(self) -> None:
+        """The grace time is over."""
+
+    def write(self, data: bytes) -> None:
+        """Sends."""
+        self._transport.write(data)
+
+    def pause(self) -> None:
+        """Reads no more for now."""
+        if not self.paused and not self._transport.is_closing():
+            self.paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Reads again."""
+        if self.paused and not self._transport.is_closing():
+            self.paused = False
+            self._transport.resume_reading()
+
+    def expect_bulk(self, bulk: bool) -> None:
+        """Whether reads may grow: only while a body comes in and is taken as fast."""
+        if not bulk:
+            self._read_most = READ_LEAST
+
+    def half_close(self) -> None:
+        """Sends FIN behind what is written; under TLS, which ends as a whole, closes."""
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def close_after_answer(self) -> None:
+        """Sends what is written, then FIN; input is thrown away for a while, then the connection is cut."""
+        self.discarding = True
+        self.patience.expect("linger", self.loop.time() + LINGER)
+        self.half_close()
+        self.resume()
+
+    def close(self) -> None:
+        """A clean end between two exchanges."""
+        self._transport.close()
+
+    def break_off(self, by_close: bool) -> None:
+        """An answer has begun and will not be completed: the visitor must see that.
+
+        Where the body would end with the connection (`by_close`), FIN would look like its end: it must be a reset, or
+        under TLS an end without close_notify. Elsewhere the missing end is seen, and what was sent still arrives.
+        """
+        self.discarding = True
+        sock = self._transport.get_extra_info("socket")
+        plain = self._transport.get_extra_info("ssl_object") is None
+        if by_close:
+            if plain and sock is not None:
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            self._transport.abort()
+        else:
+            self.patience.expect("linger", self.loop.time() + LINGER)
+            self._transport.close()
+
+    # ---- asyncio.BufferedProtocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.BufferedProtocol`."""
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self.address = str(peer[0]) if isinstance(peer, tuple) else "unknown"
+        self.trusted = self.services.trusts(self.address)
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.services.visitors.add(self)
+        self.patience.expect("silence", self.loop.time() + self.services.timeouts.head)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.BufferedProtocol`."""
+        self.closed = True
+        self.services.visitors.discard(self)
+        self.on_gone()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """See `asyncio.BufferedProtocol`."""
+        return _READ[: self._read_most]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See `asyncio.BufferedProtocol`."""
+        if self.discarding:
+            return
+        filled = nbytes == self._read_most
+        self.on_bytes(bytes(_READ[:nbytes]))
+        if filled and not self.paused:
+            self._read_most = min(nbytes * 2, len(_READ))
+
+    def eof_received(self) -> bool:
+        """See `asyncio.BufferedProtocol`."""
+        return not self.discarding and self.on_half_close()
+
+    def pause_writing(self) -> None:
+        """See `asyncio.BufferedProtocol`."""
+        self.full = True
+        self._unsent = -1
+
+    def resume_writing(self) -> None:
+        """See `asyncio.BufferedProtocol`."""
+        self.full = False
+        if self.patience.reason == "reading":
+            self.patience.wait_for_ever()
+        self.on_drained()
+
+    # ---- deadlines, asked by the sweeper
+
+    def check(self, now: float) -> None:
+        """Ends what has taken too long."""
+        if self.paused and self._reset_by_peer():
+            self._transport.abort()
+        elif self.full:
+            self._check_stall(now)
+        elif now >= self.patience.deadline:
+            reason, self.patience.deadline = self.patience.reason, NEVER
+            if reason == "linger":
+                self._transport.abort()
+            else:
+                self.on_overdue(reason)
+
+    def _check_stall(self, now: float) -> None:
+        """A visitor that reads nothing of its answer for the idle time is cut."""
+        unsent = self._transport.get_write_buffer_size()
+        if unsent != self._unsent:
+            self._unsent = unsent
+            self.patience.expect("reading", now + self.services.timeouts.idle)
+        elif now >= self.patience.deadline:
+            self._transport.abort()
+
+    def _reset_by_peer(self) -> bool:
+        """Whether the peer of a connection that we do not read has reset it (Linux tells; elsewhere: unknown)."""
+        sock = self._transport.get_extra_info("socket")
+        if sock is None or not hasattr(socket, "TCP_INFO"):
+            return False
+        try:
+            return int(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]) == _TCP_CLOSED
+        except OSError:
+            return True
