@@ -1,6 +1,6 @@
 """`make demo`: a relay, a sample MCP server, an agent and an MCP client on this machine, each step printed.
 
-    demo.py [--once]
+    demo.py [--once] [--port N]
 
 Stays up until Ctrl-C; with --once it ends after the call, with 0 if the answer was right and 1 otherwise. Starts
 everything as processes and ends them all; needs the standard library, this interpreter's `relay`, and .venvs/mcp2 for
@@ -147,7 +147,7 @@ def sdk_python() -> str:
     return path
 
 
-def public_port() -> int:
+def usual_port() -> int:
     """8080 if nothing listens there, else 0 for any free port."""
     try:
         with socket.create_server(("127.0.0.1", USUAL_PORT)):
@@ -190,12 +190,12 @@ def stay(children: list[Child], agent: Child) -> NoReturn:
                 print(f"   {event.get('method')} {event.get('path')} → {event.get('status')}", flush=True)
 
 
-def run(once: bool) -> None:
+def run(once: bool, port: int) -> None:
     """The demo, step by step; raises DemoError."""
     python = sdk_python()
     with contextlib.ExitStack() as stack:
         data = stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-demo-"))
-        listen = ["--public", f"127.0.0.1:{public_port()}", "--agents", "127.0.0.1:0", "--data", data]
+        listen = ["--public", f"127.0.0.1:{port}", "--agents", "127.0.0.1:0", "--data", data]
         serve = [sys.executable, "-m", "relay", "serve", "--json", "--domain", DOMAIN, *listen]
         relay = stack.enter_context(child("relay", *serve))
         serving = relay.wait_for("serving", START)
@@ -223,13 +223,14 @@ def main() -> int:
     """Exit code 0 after a good call or Ctrl-C, 1 after a failure."""
     parser = argparse.ArgumentParser(description="A relay, an MCP server, an agent and a client on this machine.")
     parser.add_argument("--once", action="store_true", help="end after the call; the exit code tells")
-    once = parser.parse_args().once
+    parser.add_argument("--port", type=int, help=f"visitors' port, 0 for any (default: {USUAL_PORT} if it is free)")
+    given = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, children first
     try:
-        run(once)
+        run(given.once, usual_port() if given.port is None else given.port)
     except KeyboardInterrupt:
         print("\nThe demo has ended.", flush=True)
-        return 1 if once else 0
+        return 1 if given.once else 0
     except DemoError as error:
         print(f"The demo failed. {error}", file=sys.stderr, flush=True)
         return 1

@@ -14,7 +14,7 @@ from relay.agent.pool import LocalCall, LocalPool
 from relay.agent.requests import FailureKind, LocalRequest
 from relay.agent.targets import Target
 from relay.exchange.errors import MalformedHead
-from relay.exchange.headers import connection_tokens, first, rewrite_for_local, strip_hop_by_hop
+from relay.exchange.headers import connection_tokens, first, rewrite_for_local, strip_hop_by_hop, strip_trailers
 from relay.exchange.heads import (
     Fields,
     RequestHead,
@@ -203,7 +203,8 @@ class Answer:
 
     def on_end(self, trailers: Fields) -> None:
         """See `LocalEvents.on_end`."""
-        self._forwarding.stream.end(encode_fields(trailers) if trailers else b"")
+        fields = strip_trailers(trailers) if trailers else trailers
+        self._forwarding.stream.end(encode_fields(fields) if fields else b"")
         self.done("")
 
     def on_failed(self, kind: FailureKind, detail: str, answered: bool) -> None:

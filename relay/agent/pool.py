@@ -102,8 +102,8 @@ class LocalCall:
         self._connection = connection
         self._reused = reused
         connection.begin(self.request, self._events, self)
-        if self._paused:
-            connection.pause()
+        if self._paused:  # in the next turn of the loop: uvloop begins to read right after a connection was made
+            asyncio.get_running_loop().call_soon(self._pause_now)
         if self._held:
             held, self._held = self._held, []
             go_on = True
@@ -113,6 +113,10 @@ class LocalCall:
                 self._events.on_writable()
         if self._end is not None:
             connection.end(self._end)
+
+    def _pause_now(self) -> None:
+        if self._paused and self._connection is not None:
+            self._connection.pause()
 
     def fail(self, kind: FailureKind, detail: str) -> None:
         """There will be no connection."""

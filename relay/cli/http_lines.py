@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from relay.cli.output import (
     DIM,
@@ -125,24 +126,12 @@ class People:
         self._was_up = False
         self._said: set[str] = set()
         self._last = ""
-        self._tells: dict[str, Callable[[Event], None]] = {
-            "connecting": self._connecting,
-            "connected": self._connected,
-            "established": self._established,
-            "disconnected": self._disconnected,
-            "refused": self._refused,
-            "request": self._request,
-            "hint": self._hint,
-            "stopping": self._stopping,
-            "stopped": self._stopped,
-            "error": self._error,
-        }
 
     def report(self, event: Event) -> None:
         """One event of the agent; an unknown one is passed over."""
         name = str(event.get("event"))
-        if tell := self._tells.get(name):
-            tell(event)
+        if tell := self.TELLS.get(name):
+            tell(self, event)
             self._last = name
 
     def _state(self, text: str, colour: str, lines: Lines | None = None) -> None:
@@ -221,3 +210,16 @@ class People:
 
     def _error(self, event: Event) -> None:
         self._complaints.say(f"Unexpected: {sentence(event.get('message', ''))}", RED)
+
+    TELLS: ClassVar[dict[str, Callable[[People, Event], None]]] = {
+        "connecting": _connecting,
+        "connected": _connected,
+        "established": _established,
+        "disconnected": _disconnected,
+        "refused": _refused,
+        "request": _request,
+        "hint": _hint,
+        "stopping": _stopping,
+        "stopped": _stopped,
+        "error": _error,
+    }

@@ -27,7 +27,7 @@ from relay.cli.output import (
 )
 from relay.settings import SETTINGS, ServeSettings, Setting, SettingsError, data_directory, load
 
-SERVER_PACKAGES = {"starlette", "uvicorn"}
+SERVER_PACKAGES = {"prometheus_client", "starlette", "uvicorn"}
 NOT_INSTALLED = "This installation has the agent only; the relay needs more: pip install 'tunnel-relay[server]'"
 
 

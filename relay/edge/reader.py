@@ -21,26 +21,40 @@ _REQUEST_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [^\r\n]* HTTP/[0-9]\.
 class HeadReader:
     """Parses one head after the other. Made once per connection; a fresh parser replaces one that expects a body."""
 
-    __slots__ = ("_parser", "fields", "target")
+    __slots__ = ("_parser", "_seen", "fields", "method", "target")
 
     def __init__(self) -> None:
         self.fields: Fields = []
+        self.method = b""
+        """Of the head in hand, also of one that is refused; empty before it is known."""
         self.target = b""
         self._parser: httptools.HttpRequestParser | None = None
+        self._seen = 0
 
     def find_end(self, data: bytes) -> int:
-        """Where the head in `data` ends, 0 when it is not complete. Raises `Refusal` when it can never be one."""
-        end = data.find(b"\r\n\r\n", 0, MAX_HEAD) + 4
+        """Where the head in `data` ends, 0 when it is not complete: then ask again with the same and more.
+
+        Raises `Refusal` when it can never be a head. What was looked at before is not looked at again: a head that
+        drips in byte by byte must not cost the square of its length.
+        """
+        seen, self._seen = self._seen, len(data)
+        if not seen:
+            self.fields = []
+            self.method = b""
+        end = data.find(b"\r\n\r\n", max(0, seen - 3), MAX_HEAD) + 4
         if end >= 4:
+            self._seen = 0
             return end
         if len(data) >= MAX_HEAD:
+            self.method = _method_of(data)
             raise Refusal(Code.HEAD_TOO_LARGE, f"more than {MAX_HEAD // 1024} KiB")
-        if _BARE_LF.search(data):
-            raise Refusal(Code.BAD_REQUEST, "a line that ends in LF without CR")
-        if b"\r\n" in data and not _REQUEST_LINE.match(data):
-            raise Refusal(Code.BAD_REQUEST, "the first line is no request line of HTTP/1.1")
+        if _BARE_LF.search(data, seen):
+            self.method = _method_of(data)
+            raise Refusal(Code.BAD_REQUEST, "a line of the request head ends in LF without CR")
         if not 0x41 <= data[0] <= 0x7A:
             raise Refusal(Code.BAD_REQUEST, "this is not HTTP/1.1")
+        if data.find(b"\r\n", max(0, seen - 1)) >= 0 and not _REQUEST_LINE.match(data):
+            raise Refusal(Code.BAD_REQUEST, "the first line is not an HTTP/1.x request line")
         return 0
 
     def parse(self, head: bytes) -> tuple[bytes, bytes, str, Fields]:
@@ -49,6 +63,7 @@ class HeadReader:
         if parser is None:
             parser = self._parser = httptools.HttpRequestParser(self)
         self.fields = []
+        self.method = _method_of(head)
         self.target = b""
         try:
             parser.feed_data(head)
@@ -79,3 +94,8 @@ class HeadReader:
         if len(self.fields) >= MAX_FIELDS:
             raise Refusal(Code.HEAD_TOO_LARGE, f"more than {MAX_FIELDS} fields")
         self.fields.append((name, value.rstrip(b" \t")))
+
+
+def _method_of(head: bytes) -> bytes:
+    """The first word, whatever it is worth."""
+    return head[:64].partition(b" ")[0]

@@ -21,6 +21,8 @@ HOP_BY_HOP = frozenset(
     b" http2-settings".split()
 )
 FORWARDED = frozenset(b"forwarded x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port".split())
+# What must be known before a body, or is one hop's own, is worth nothing behind it and may do harm (RFC 9110 §6.5.1).
+NOT_IN_TRAILERS = HOP_BY_HOP | FORWARDED | frozenset(b"host content-length content-encoding authorization cookie".split())
 SCHEMES = frozenset(("http", "https", "ws", "wss"))
 
 
@@ -38,6 +40,11 @@ def strip_hop_by_hop(fields: Fields, tokens: set[bytes]) -> Fields:
     """The fields that go on. `tokens` are the message's connection options; protected fields are never removed."""
     named = tokens - PROTECTED
     return [field for field in fields if (lower := field[0].lower()) not in HOP_BY_HOP and lower not in named]
+
+
+def strip_trailers(fields: Fields) -> Fields:
+    """The trailers that go on."""
+    return [field for field in fields if field[0].lower() not in NOT_IN_TRAILERS]
 
 
 @dataclass(frozen=True, slots=True)

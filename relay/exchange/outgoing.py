@@ -12,6 +12,7 @@ from typing import Protocol
 
 from relay.exchange.errors import MalformedHead
 from relay.exchange.framing import content_length
+from relay.exchange.headers import strip_trailers
 from relay.exchange.heads import Fields, RequestHead, ResponseHead, decode_fields, decode_response, encode_fields
 from relay.exchange.heads import encode_request
 from relay.mux.session import Session
@@ -66,7 +67,7 @@ class ExchangeEvents(Protocol):
 class Exchange:
     """One request with its answer. Also the owner of its stream."""
 
-    __slots__ = ("_events", "_head_only", "_heads", "_left", "_stream", "answered", "complete", "upgraded")
+    __slots__ = ("_events", "_head_only", "_heads", "_left", "_stream", "_upgrade", "answered", "complete", "upgraded")
 
     def __init__(self, events: ExchangeEvents) -> None:
         self._events: ExchangeEvents | None = events
@@ -74,6 +75,7 @@ class Exchange:
         self._head_only = False
         self._heads = 0
         self._left = -1
+        self._upgrade = False
         self.answered = False
         """Whether the final head has come."""
         self.complete = False
@@ -83,6 +85,7 @@ class Exchange:
     def start(self, session: Session, head: RequestHead, ended: bool) -> None:
         """Opens the stream. Raises `SessionGone`, `SessionBusy`, `MalformedHead`."""
         self._head_only = head.method == b"HEAD"
+        self._upgrade = head.upgrade
         self._stream = session.open(encode_request(head), ended, self)
 
     # ---- the request
@@ -94,7 +97,8 @@ class Exchange:
     def end(self, trailers: Fields) -> None:
         """The request body is complete."""
         if self._stream is not None:
-            self._stream.end(encode_fields(trailers) if trailers else b"")
+            fields = strip_trailers(trailers) if trailers else trailers
+            self._stream.end(encode_fields(fields) if fields else b"")
 
     def abort(self, code: ResetCode = ResetCode.CANCEL) -> None:
         """The visitor has left, or its body turned bad: cut the stream."""
@@ -119,6 +123,8 @@ class Exchange:
             head = decode_response(payload)
             if self.answered:
                 raise MalformedHead("a second final head")
+            if head.status == 101 and not self._upgrade:
+                raise MalformedHead("101 to a request without an upgrade")
             if head.status < 200 and head.status != 101:
                 self._heads += 1
                 if self._heads > MOST_INFORMATIONAL:
@@ -136,6 +142,8 @@ class Exchange:
         elif length is not None and not self.upgraded:
             self._left = length
         events.on_head(head, length)
+        if self._upgrade and not self.upgraded and self._stream is not None:
+            self._stream.end()  # refused: nothing follows from our side
 
     def on_data(self, data: memoryview) -> None:
         """See `StreamEvents.on_data`."""
@@ -161,7 +169,7 @@ class Exchange:
             self._fail(ResetCode.BAD_RESPONSE, Failure("bad_response", what))
             return
         try:
-            fields = decode_fields(trailers, 0) if trailers else []
+            fields = strip_trailers(decode_fields(trailers, 0)) if trailers else []
         except MalformedHead as error:
             self._fail(ResetCode.BAD_RESPONSE, Failure("bad_response", f"trailers: {error}"))
             return

@@ -8,24 +8,30 @@ from __future__ import annotations
 
 from collections import deque
 
+from relay.wire.window import Trips
+
 # A ping that stays unanswered for this many seconds is the verdict (with the interval before it: within 15 s).
 DEAD_AFTER = 9.0
 # A new session pings this often in a row, so that its round trip is known before the first regular interval.
 FIRST_PINGS = 3
+# While data flows, a ping follows the last one's answer after this many seconds or a round trip, whichever is longer.
+BUSY_INTERVAL = 0.05
+# Round trips that the smallest is taken from; under load that is half a minute or more.
+SAMPLES = 512
 
 
 class Keepalive:
     """Pings of one session. Times are seconds of one monotonic clock."""
 
-    __slots__ = ("_burst", "_nonce", "_sent_at", "_trips", "interval", "round_trip")
+    __slots__ = ("_burst", "_heard_at", "_nonce", "_sent_at", "_samples", "interval", "trips")
 
     def __init__(self, interval: float) -> None:
         self.interval = interval
-        self.round_trip = 0.0
-        """The smallest of the last round trips; 0.0 while none is known."""
-        self._trips: deque[float] = deque(maxlen=8)
+        self.trips = Trips()
+        self._samples: deque[float] = deque(maxlen=SAMPLES)
         self._nonce = 0
         self._sent_at = -1.0
+        self._heard_at = 0.0
         self._burst = FIRST_PINGS
 
     def ping(self, now: float) -> int | None:
@@ -36,13 +42,19 @@ class Keepalive:
         self._sent_at = now
         return self._nonce
 
+    def wants_ping(self, now: float) -> bool:
+        """While data flows: whether it is time to measure again."""
+        return self._sent_at < 0 and now - self._heard_at >= max(self.trips.last, BUSY_INTERVAL)
+
     def on_pong(self, nonce: int, now: float) -> bool:
         """Counts an answer; a stale or made-up one is ignored. True: ping again at once."""
         if nonce != self._nonce or self._sent_at < 0:
             return False
-        self._trips.append(now - self._sent_at)
-        self.round_trip = min(self._trips)
+        self.trips.last = now - self._sent_at
+        self._samples.append(self.trips.last)
+        self.trips.smallest = min(self._samples)
         self._sent_at = -1.0
+        self._heard_at = now
         self._burst -= 1
         return self._burst > 0
 

@@ -19,7 +19,7 @@ from relay.mux.stream import Stream, StreamEvents
 from relay.wire import frames
 from relay.wire.errors import AwayCode, RemoteProtocolError, ResetCode
 from relay.wire.frames import U64, decode, encode, encode_credit, encode_going_away, encode_reset
-from relay.wire.window import ReceiveWindow
+from relay.wire.window import SessionWindow
 
 STREAM_WINDOW_MOST = 32 * 1024 * 1024
 _HANDSHAKE = frozenset((frames.HELLO, frames.WELCOME, frames.REFUSED, frames.RENEW, frames.RENEWED))
@@ -65,7 +65,7 @@ class Session:
         self.now: Callable[[], float] = self.loop.time
         self.streams: dict[int, Stream] = {}
         self.outbox = Outbox()
-        self.window = ReceiveWindow(frames.SESSION_WINDOW, options.session_window)
+        self.window = SessionWindow(frames.SESSION_WINDOW, options.session_window)
         self.keepalive = Keepalive(options.ping_interval)
         self.established = False
         self.writable = True
@@ -186,12 +186,18 @@ class Session:
                 if self.ended:
                     return
             window = self.window
-            if window.granted - window.received <= window.size * 3 // 4:
-                increment = window.grant(window.received, self.now(), self.keepalive.round_trip)
-                if increment:
-                    self.send(encode_credit(0, increment))
+            if window.granted - window.received <= window.size * 7 // 8:
+                self._grant()
         except RemoteProtocolError as error:
             self.close(AwayCode.PROTOCOL_ERROR, str(error))
+
+    def _grant(self) -> None:
+        now = self.now()
+        increment = self.window.grant(self.window.received, now, self.keepalive.trips)
+        if increment:
+            self.send(encode_credit(0, increment))
+            if self.keepalive.wants_ping(now):
+                self._ping()
 
     # ---- frames
 

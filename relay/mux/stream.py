@@ -225,8 +225,8 @@ class Stream:
         window.consumed += amount
         session = self.session
         session.window.consumed += amount
-        if window.granted - window.consumed <= window.size * 3 // 4 and self.state in (State.OPEN, State.LOCAL_ENDED):
-            increment = window.grant(window.consumed, session.now(), session.keepalive.round_trip)
+        if window.granted - window.consumed <= window.size * 7 // 8 and self.state in (State.OPEN, State.LOCAL_ENDED):
+            increment = window.grant(window.consumed, session.now(), session.keepalive.trips)
             if increment:
                 session.send(encode_credit(self.id, increment))
 

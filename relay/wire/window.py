@@ -1,26 +1,44 @@
 """Credit arithmetic of a receiver: how much the peer may send, and when to say so. Pure; time is passed in.
 
-A window starts small. While it is what holds the sender back (the bytes that came in one round trip fill nearly all
-of it) it doubles, once per round trip; as soon as something else is slower (the path, the sender, our own consumer) it
-settles at 1.25 x delivered rate x round trip, so that bytes wait in the sender's queue, where turns are taken, and
-not in the path.
+A window starts small and doubles, at most once per round trip, while it is what holds the sender back: credit is used
+up as fast as a round trip allows. A stream's window gets smaller when its consumer is slow. A session's settles at
+1.25 x delivered rate x smallest round trip as soon as pings come back late, which shows that bytes wait in the path: they
+should wait in the sender's queue, where turns are taken.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from relay.wire.errors import RemoteProtocolError
 
 # A round trip shorter than this is taken as this: below it an event loop's own turns are what is measured.
 LEAST_ROUND_TRIP = 0.004
-# The window counts as the limit when the delivered rate fills at least this share of it in a round trip.
-LIMITING_SHARE = 0.85
+# A session's window is the limit when all of it was used up within this many round trips. A stream's grows earlier, so
+# that it is the session's, which knows the path, that limits a lone stream.
+LIMITING_TRIPS = 1.5
+NARROW_TRIPS = 2.5
+# A ping that took this many times the smallest round trip has waited behind data.
+QUEUED_TRIPS = 1.25
 HEADROOM = 1.25
+# After a session's window has settled it grows by an eighth, so many times, before it doubles again.
+CAUTIOUS_STEPS = 8
+# A consumer that takes this many round trips for a window is slow.
+SLOW_TRIPS = 4.0
+
+
+@dataclass(slots=True)
+class Trips:
+    """Round trips of a session, in seconds: the smallest of late, and the last."""
+
+    smallest: float = 0.0
+    last: float = 0.0
 
 
 class ReceiveWindow:
     """One direction of one stream, or of a whole session. All amounts are bytes, all times seconds."""
 
-    __slots__ = ("consumed", "epoch_bytes", "epoch_start", "granted", "least", "most", "received", "size")
+    __slots__ = ("consumed", "granted", "least", "mark", "mark_base", "mark_time", "most", "received", "size")
 
     def __init__(self, least: int, most: int) -> None:
         self.least = least
@@ -29,8 +47,10 @@ class ReceiveWindow:
         self.granted = least
         self.received = 0
         self.consumed = 0
-        self.epoch_start = -1.0
-        self.epoch_bytes = 0
+        self.mark = least
+        """The count up to which credit had been given when measuring last began."""
+        self.mark_base = 0
+        self.mark_time = -1.0
 
     def on_received(self, amount: int) -> None:
         """Counts `amount` bytes in. Raises `RemoteProtocolError` when the peer sent more than it was granted."""
@@ -42,36 +62,54 @@ class ReceiveWindow:
         """Bytes received and not yet consumed."""
         return self.received - self.consumed
 
-    def grant(self, base: int, now: float, round_trip: float) -> int:
+    def grant(self, base: int, now: float, trips: Trips) -> int:
         """The credit to give now, 0 when it is not worth a frame.
 
         `base` is the count that credit follows: `consumed` for a stream; `received` for a session, whose streams hold
-        their own readers back, so that a reader that stopped does not take the others' share. Whatever it is, no more than
-        `most` bytes are ever granted beyond what was consumed.
+        their own readers back, so that a reader that stopped does not take the others' share. Whatever it is, no more
+        than `most` bytes are ever granted beyond what was consumed.
         """
-        left = self.granted - base
-        if left > self.size * 3 // 4:
+        if self.granted - base > self.size * 7 // 8:
             return 0
-        self._measure(base, now, max(round_trip, LEAST_ROUND_TRIP))
+        if base >= self.mark:
+            taken = now - self.mark_time if self.mark_time >= 0 else 0.0
+            self.size = min(max(self._judge(base - self.mark_base, taken, trips), self.least), self.most)
+            self.mark = base + self.size
+            self.mark_base = base
+            self.mark_time = now
         increment = min(base + self.size, self.consumed + self.most) - self.granted
-        if increment <= self.size // 8:
+        if increment < self.size // 8:
             return 0
         self.granted += increment
         return increment
 
-    def _measure(self, base: int, now: float, round_trip: float) -> None:
-        if self.epoch_start < 0:
-            # The first bytes tell no rate yet: measuring starts here.
-            self.epoch_start = now
-            self.epoch_bytes = base
-            return
-        elapsed = now - self.epoch_start
-        if elapsed < round_trip:
-            return
-        in_flight = int((base - self.epoch_bytes) * round_trip / elapsed)
-        if in_flight >= self.size * LIMITING_SHARE:
-            self.size = min(self.size * 2, self.most)
-        else:
-            self.size = min(max(int(in_flight * HEADROOM), self.least), self.most)
-        self.epoch_start = now
-        self.epoch_bytes = base
+    def _judge(self, amount: int, taken: float, trips: Trips) -> int:
+        """The next size, when `amount` bytes (a whole window) took `taken` seconds."""
+        trip = max(trips.last, LEAST_ROUND_TRIP)
+        if taken <= trip * NARROW_TRIPS:
+            return self.size * 2
+        if taken > trip * SLOW_TRIPS:
+            return int(amount * trip / taken * 2)
+        return self.size
+
+
+class SessionWindow(ReceiveWindow):
+    """The window of a whole session, which alone answers for what waits in the path."""
+
+    __slots__ = ("_cautious",)
+
+    def __init__(self, least: int, most: int) -> None:
+        super().__init__(least, most)
+        self._cautious = 0
+
+    def _judge(self, amount: int, taken: float, trips: Trips) -> int:
+        smallest = max(trips.smallest, LEAST_ROUND_TRIP)
+        if trips.last > smallest * QUEUED_TRIPS:
+            self._cautious = CAUTIOUS_STEPS
+            return min(self.size, int(amount * smallest / max(taken, smallest) * HEADROOM))
+        if taken > max(trips.last, smallest) * LIMITING_TRIPS:
+            return self.size
+        if self._cautious:
+            self._cautious -= 1
+            return self.size * 9 // 8
+        return self.size * 2

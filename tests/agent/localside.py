@@ -1,4 +1,4 @@
-"""Both ends of the agent's local side, for its tests: a local service made of sockets, and a log of an exchange's events.
+"""Both ends of the agent's local side, for its tests: a local service made of sockets, and a log of events.
 
 The service uses the loop's socket calls, so that it is the same on every event loop. Every wait has a deadline.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Coroutine
@@ -36,7 +37,6 @@ LOOPS = _loops()
 def on_every_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     """Run an async test, once on each event loop that the agent may run on; unread errors of the loop fail it."""
 
-    @pytest.mark.parametrize("loop_name", LOOPS)
     @functools.wraps(test)
     def run(loop_name: str, **given: object) -> None:
         troubles: list[object] = []
@@ -50,16 +50,11 @@ def on_every_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..
             runner.run(main())
         assert troubles == []
 
-    signature = test.__annotations__  # the parameters that pytest has to fill
-    run.__signature__ = _signature(signature)  # type: ignore[attr-defined]
-    return run
-
-
-def _signature(annotations: dict[str, object]) -> Any:
-    from inspect import Parameter, Signature
-
-    names = ["loop_name", *(name for name in annotations if name != "return")]
-    return Signature([Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names])
+    names = ["loop_name", *inspect.signature(test).parameters]  # what pytest has to fill
+    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+    run.__dict__["__signature__"] = inspect.Signature(parameters)
+    marked: Callable[..., None] = pytest.mark.parametrize("loop_name", LOOPS)(run)
+    return marked
 
 
 async def within(waiting: Awaitable[Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -217,6 +218,10 @@ async def test_whole_answer_at_once(parser: ResponseHeadParser) -> None:
 @on_every_loop
 async def test_every_piece_arrives_on_its_own() -> None:
     """A head leaves before its body, and each event before the next is written."""
+
+    def came(log: Log, pieces: int) -> bool:
+        return log.pieces == pieces
+
     async with joined() as local:
         log = local.begin()
         await local.peer.head()
@@ -224,7 +229,7 @@ async def test_every_piece_arrives_on_its_own() -> None:
         await log.until(lambda: log.head)
         for number in range(1, 4):
             await local.peer.send(b"3\r\nabc\r\n")
-            await log.until(lambda number=number: log.pieces == number)
+            await log.until(functools.partial(came, log, number))
         assert bytes(log.body) == b"abcabcabc"
 
 
@@ -468,7 +473,7 @@ async def test_abort_is_seen_by_the_local_service() -> None:
             await local.peer.head()
             if sent:
                 await local.peer.send(sent)
-                await log.until(lambda log=log: log.head)
+                await log.until(functools.partial(getattr, log, "head"))
             before = list(log.names)
             local.connection.abort()
             await local.peer.rest()
@@ -518,18 +523,21 @@ async def test_pause_holds_the_local_service_back() -> None:
 
 @on_every_loop
 async def test_connection_that_was_paused_is_free_unpaused() -> None:
-    """An idle connection is read, so that its end is noticed."""
+    """Whoever paused during the last bytes leaves an idle connection that is read, so that its end is noticed."""
+
+    class Pauses(Log):
+        def on_data(self, data: bytes) -> None:
+            super().on_data(data)
+            connection.pause()
+
     async with joined() as local:
-        log = local.begin()
+        connection = local.connection
+        log = Pauses()
+        connection.begin(GET, log, local.owner)
         await local.peer.head()
-        await local.peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
-        await log.until(lambda: log.body)
-        local.connection.pause()
-        local.connection.resume()
-        local.connection.pause()
-        await local.peer.send(b"cd")
-        local.connection.resume()
+        await local.peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         await log.over()
+        assert local.owner.free == 1
         local.peer.close()
         await within(local.owner.closed.wait())
 

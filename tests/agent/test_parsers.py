@@ -107,7 +107,7 @@ def test_bad_status_lines(parser: ResponseHeadParser, block: bytes) -> None:
     ],
 )
 def test_bad_fields(parser: ResponseHeadParser, lines: bytes) -> None:
-    """Control characters, folding, lines without CRLF, names that are no tokens, too many fields: each with a reason."""
+    """Control characters, folding, lines without CRLF, no tokens as names, too many fields: each has a reason."""
     with pytest.raises(MalformedHead) as caught:
         parser.parse(b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n\r\n")
     assert 3 < len(str(caught.value)) < 200
@@ -210,6 +210,6 @@ def test_which_answers_keep_the_connection(parser: ResponseHeadParser, block: by
 def test_parsers_agree() -> None:
     """What one parser lets through the other reads the same."""
     makes: list[Callable[[], ResponseHeadParser]] = list(PARSERS.values())
-    block = b"HTTP/1.1 201 Made It\r\nServer: x\r\nContent-Type: text/plain; a=\"b\"\r\nETag: W/\"1\"\r\n\r\n"
+    block = b'HTTP/1.1 201 Made It\r\nServer: x\r\nContent-Type: text/plain; a="b"\r\nETag: W/"1"\r\n\r\n'
     first, second = (make().parse(block) for make in makes)
     assert first == second

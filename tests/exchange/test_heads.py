@@ -14,16 +14,24 @@ from relay.exchange import heads
 from relay.exchange.errors import MalformedHead
 from relay.exchange.heads import RequestHead, ResponseHead
 
-TOKENS = st.from_regex(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,30}", fullmatch=True)
-VALUES = st.from_regex(rb"[\t\x20-\x7e\x80-\xff]{0,60}", fullmatch=True)
-FIELDS = st.lists(st.tuples(TOKENS, VALUES), max_size=12)
+
+
+def some_bytes(alphabet: bytes, least: int, most: int) -> st.SearchStrategy[bytes]:
+    return st.text(alphabet.decode("latin-1"), min_size=least, max_size=most).map(lambda text: text.encode("latin-1"))
+
+
+WORD = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+VISIBLE = bytes(range(0x21, 0x7F))
+TOKENS = some_bytes(WORD + b"!#$%&'*+-.^_`|~", 1, 30)
+VALUES = some_bytes(b"\t " + VISIBLE + bytes(range(0x80, 0x100)), 0, 60)
+FIELDS = st.lists(st.tuples(TOKENS, VALUES), max_size=8)
 REQUESTS = st.builds(
     RequestHead,
     method=TOKENS,
-    target=st.from_regex(rb"[\x21-\x7e]{1,80}", fullmatch=True),
+    target=some_bytes(VISIBLE, 1, 80),
     fields=FIELDS,
-    name=st.from_regex(r"[a-z0-9-]{0,63}", fullmatch=True),
-    request_id=st.from_regex(r"[0-9A-Za-z_-]{0,40}", fullmatch=True),
+    name=some_bytes(WORD + b"-", 0, 63).map(bytes.decode),
+    request_id=some_bytes(WORD + b"-_", 0, 40).map(bytes.decode),
     upgrade=st.booleans(),
 )
 RESPONSES = st.builds(ResponseHead, status=st.integers(100, 999), reason=VALUES, fields=FIELDS)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.child import Child, clean_environment
+from tests.support.child import Child, clean_environment, eventually
 from tests.support.local import LocalService
 from tests.support.processes import RelayProcess
 
@@ -57,7 +57,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (wheel,) = place.glob("tunnel_relay-*.whl")
     venv.create(place / "env", with_pip=False)
     commands = place / "env" / ("Scripts" if os.name == "nt" else "bin")
-    pip("--python", commands / "python", "install", wheel, cwd=place)
+    pip("--python", commands / "python", "install", "--no-compile", wheel, cwd=place)
     return commands
 
 
@@ -70,9 +70,9 @@ def key_file(tmp_path: Path) -> Path:
     return file
 
 
-def agent(plain: Path, port: int, relay: str, key_file: Path) -> Child:
+def agent(plain: Path, port: int, relay: str, key_file: Path, output: tuple[str, ...] = ("--json",)) -> Child:
     argv = [str(plain / "relay"), "http", str(port), "--subdomain", "plain", "--relay", f"ws://{relay}"]
-    return Child([*argv, "--key-file", str(key_file), "--json"], name="plain agent", env=NOT_THIS_CHECKOUT)
+    return Child([*argv, "--key-file", str(key_file), *output], name="plain agent", env=NOT_THIS_CHECKOUT)
 
 
 def test_every_room_of_the_agent_loads_without_the_server(plain: Path, tmp_path: Path) -> None:
@@ -112,9 +112,26 @@ async def test_agent_keeps_trying_while_no_relay_listens(plain: Path, key_file: 
         taken.bind(("127.0.0.1", 0))  # bound but not listening: refused, and nobody else gets it
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         async with agent(plain, 3000, address, key_file) as child:
-            await child.wait_event("reconnecting", 20)
-            await child.wait_event("reconnecting", 20, after=len(child.events))
-            assert any(address in json.dumps(event) for event in child.events)
+            first = await child.wait_event("disconnected", 20)
+            assert first["reason"]
+            assert first["retry_in"] >= 0
+            again = await child.wait_event("connecting", 20, after=child.events.index(first))
+            assert address in again["relay"]
+            await child.wait_event("disconnected", 20, after=child.events.index(again))
+            assert child.returncode is None
+        assert child.stderr == ""
+
+
+async def test_agent_tells_people_that_no_relay_listens(plain: Path, key_file: Path) -> None:
+    """Without --json that is one line: the relay's address, what is wrong, and that it goes on trying."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        async with agent(plain, 3000, address, key_file, output=()) as child:
+            await eventually(lambda: any("refused" in line for line in child.lines), 20)
+            (line,) = [line for line in child.lines if "refused" in line]
+            assert address in line
+            assert "again" in line
             assert child.returncode is None
         assert child.stderr == ""
 

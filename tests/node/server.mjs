@@ -5,13 +5,33 @@ import { EventEmitter, once } from 'node:events';
 import { createMcpExpressApp } from '@modelcontextprotocol/sdk/server/express.js';
 import { McpServer } from '@modelcontextprotocol/sdk/server/mcp.js';
 import { StreamableHTTPServerTransport } from '@modelcontextprotocol/sdk/server/streamableHttp.js';
-import { InMemoryEventStore } from '@modelcontextprotocol/sdk/examples/shared/inMemoryEventStore.js';
 import { z } from 'zod';
 
 const steps = new EventEmitter(); // key -> go on
 const cancelled = new Set();
 const sessions = new Map();
 const seen = {}; // "METHOD status" -> how often
+
+// Numbers its events. (The SDK's example names them by time and chance, and so forgets some that share a millisecond.)
+class EventStore {
+    events = [];
+
+    async storeEvent(streamId, message) {
+        this.events.push({ streamId, message });
+        return String(this.events.length);
+    }
+
+    async replayEventsAfter(lastEventId, { send }) {
+        const last = Number(lastEventId);
+        const { streamId } = this.events[last - 1];
+        for (const [index, event] of this.events.entries()) {
+            const message = event.message;
+            const isPriming = !message || Object.keys(message).length === 0;
+            if (index >= last && event.streamId === streamId && !isPriming) await send(String(index + 1), message);
+        }
+        return streamId;
+    }
+}
 
 const text = value => ({ content: [{ type: 'text', text: String(value) }] });
 
@@ -66,7 +86,8 @@ function buildServer() {
 
     // The call's own stream is closed; the rest is there for who comes back with Last-Event-ID.
     tool('interrupted', {}, async (_, extra) => {
-        const say = data => extra.sendNotification({ method: 'notifications/message', params: { level: 'info', data } });
+        const method = 'notifications/message';
+        const say = data => extra.sendNotification({ method, params: { level: 'info', data } });
         await say('before the gap');
         extra.closeSSEStream();
         await say('after the gap');
@@ -78,7 +99,7 @@ function buildServer() {
 async function newTransport() {
     const transport = new StreamableHTTPServerTransport({
         sessionIdGenerator: () => randomUUID(),
-        eventStore: new InMemoryEventStore(),
+        eventStore: new EventStore(),
         retryInterval: 50, // milliseconds
         onsessioninitialized: id => sessions.set(id, transport),
     });

@@ -89,7 +89,7 @@ def test_stream_states_are_those_of_the_table() -> None:
                 assert cell == ("late" if name == "CLOSED" else "error")
 
 
-@pytest.mark.parametrize(("title", "codes"), [("Reset", ResetCode), ("Going away", AwayCode)])
+@pytest.mark.parametrize(("title", "codes"), [("Reset codes", ResetCode), ("Going away", AwayCode)])
 def test_codes_are_those_of_the_table(title: str, codes: type[IntEnum]) -> None:
     """Numbers and names of a table of codes are those of the code."""
     assert {row[1]: int(row[0]) for row in table(title, "code")} == {code.name: code.value for code in codes}
