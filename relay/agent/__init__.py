@@ -1,5 +1,17 @@
 """The agent: dials the relay, and speaks to the local service for it. Thin and alone: imports nothing of the server."""
 
-from relay.agent.runner import run
+from __future__ import annotations
 
-__all__ = ["run"]
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from relay.agent.config import AgentSettings
+
+
+def run(settings: AgentSettings, report: Callable[[dict[str, object]], None]) -> int:
+    """Runs an agent until a signal or a final refusal. Blocks; the exit code (see `config.Exit`)."""
+    # Late: the command line imports this package for its settings, and most commands run no agent.
+    from relay.agent.runner import run as run_agent
+
+    return run_agent(settings, report)

@@ -1,4 +1,7 @@
-"""One link to the relay: dial, say hello, hear the answer, serve streams until it breaks. Tries once; again is `runner`'s."""
+"""One link to the relay: dial, say hello, hear the answer, serve streams until it breaks.
+
+Tries once; trying again is `runner`'s.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from enum import IntEnum
 from typing import Protocol, cast
 
 from relay.agent.parsers import HeadCutter, ResponseHeadParser, persists
@@ -34,8 +33,8 @@ class ConnectionOwner(Protocol):
         """The connection ended before any byte of an answer. True: sent again elsewhere, nobody is told."""
 
 
-class State(IntEnum):
-    """Of the answer."""
+class State:
+    """Of the answer. Plain numbers: this is compared several times a request, and an Enum is slow to read from."""
 
     IDLE = 0
     HEAD = 1
@@ -103,7 +102,7 @@ class LocalConnection(asyncio.Protocol):
 
         True with no effect once nobody reads them any more.
         """
-        if self._sent or self.state is State.CLOSED or not data:
+        if self._sent or self.state == State.CLOSED or not data:
             return True
         if self._request.upgrade and not self._pipe:
             self._breach("bytes came before the upgrade was answered")
@@ -117,7 +116,7 @@ class LocalConnection(asyncio.Protocol):
 
     def end(self, trailers: Fields) -> None:
         """The request's body is complete; of a pipe: half-close. No-op where there is nothing to end."""
-        if self._sent or self.state is State.CLOSED:
+        if self._sent or self.state == State.CLOSED:
             return
         if self._pipe:
             # TLS closes as a whole
@@ -132,18 +131,18 @@ class LocalConnection(asyncio.Protocol):
                 self._breach(str(error))
                 return
         self._sent = True
-        if self.state is State.OVER:
+        if self.state == State.OVER:
             self._finish()
 
     def pause(self) -> None:
         """Read no more from the local service."""
-        if not self._paused and self.state is not State.CLOSED:
+        if not self._paused and self.state != State.CLOSED:
             self._paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
         """Read again."""
-        if self._paused and self.state is not State.CLOSED:
+        if self._paused and self.state != State.CLOSED:
             self._paused = False
             self._transport.resume_reading()
 
@@ -170,43 +169,43 @@ class LocalConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         state = self.state
-        if state is State.HEAD:
+        if state == State.HEAD:
             self._read_heads(data)
-        elif state is State.BODY:
+        elif state == State.BODY:
             self._read_body(data)
-        elif state is State.PIPE:
+        elif state == State.PIPE:
             self._events.on_data(data)
-        elif state is State.OVER:
+        elif state == State.OVER:
             self._keep = False  # bytes behind a complete answer
-        elif state is State.IDLE:
+        elif state == State.IDLE:
             self.abort()
 
     def eof_received(self) -> bool:
         # True keeps our half open, for an upload or the pipe's other direction.
         state = self.state
-        if state is State.IDLE:
+        if state == State.IDLE:
             self.state = State.CLOSED
-        elif state is State.HEAD:
+        elif state == State.HEAD:
             what = "in the middle of the response head" if self._touched else "before it answered"
             self._fail("local_reset", f"closed the connection {what}")
-        elif state is State.BODY:
+        elif state == State.BODY:
             try:
                 self._body.eof()
             except MalformedBody as error:
                 self._fail("local_reset", str(error))
             else:
                 self._answer_over([], b"")
-        elif state is State.PIPE:
+        elif state == State.PIPE:
             self._answer_over([], b"")
-        elif state is State.OVER:
+        elif state == State.OVER:
             self._keep = False
-        return self.state is State.OVER and not self._tls
+        return self.state == State.OVER and not self._tls
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Without `eof_received` before it, no answer ends cleanly by it."""
         if exc is not None and self.state in (State.HEAD, State.BODY):
             self._salvage()
-        if self.state is State.PIPE and exc is None and self._sent:
+        if self.state == State.PIPE and exc is None and self._sent:
             self._answer_over([], b"")  # our own close of a TLS pipe
         elif self.state in _RUNNING:
             self._fail("local_reset", "reset the connection" if exc is not None else "closed the connection")
@@ -227,7 +226,7 @@ class LocalConnection(asyncio.Protocol):
 
     def _read_heads(self, data: bytes) -> None:
         self._touched = True
-        while self.state is State.HEAD and data:
+        while self.state == State.HEAD and data:
             try:
                 block, data = self._cutter.feed(data)
                 if not block:
@@ -255,7 +254,7 @@ class LocalConnection(asyncio.Protocol):
         self._keep = False
         self._answered = True
         self._events.on_head(head, True)
-        if rest and self.state is State.PIPE:
+        if rest and self.state == State.PIPE:
             self._events.on_data(rest)
         if self._half_closed:
             self.end([])
@@ -273,7 +272,7 @@ class LocalConnection(asyncio.Protocol):
             self._body = body
         self.state = State.BODY
         self._events.on_head(head, False)
-        if self.state is not State.BODY:
+        if self.state != State.BODY:
             return  # aborted by the callback
         if body is None:
             self._answer_over([], rest)
@@ -289,7 +288,7 @@ class LocalConnection(asyncio.Protocol):
             return
         if parts:
             self._events.on_data(parts[0] if len(parts) == 1 else b"".join(parts))
-        if body.done and self.state is State.BODY:
+        if body.done and self.state == State.BODY:
             self._answer_over(body.trailers, rest)
 
     # ---- ends ------------------------------------------------------------------------------------------------------

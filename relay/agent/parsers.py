@@ -93,15 +93,14 @@ def _status_line(block: bytes) -> tuple[int, bytes]:
     return int(match[1]), reason
 
 
-def _check(fields: Fields) -> Fields:
+def _bounded(fields: Fields) -> Fields:
     if len(fields) > MAX_FIELDS:
         raise MalformedHead(f"{len(fields)} header fields, allowed are {MAX_FIELDS}")
-    check_fields(fields)
     return fields
 
 
 class HttptoolsParser:
-    """llhttp by httptools, which refuses folded and badly ended lines by itself."""
+    """llhttp by httptools, which refuses folded and badly ended lines and control characters by itself."""
 
     __slots__ = ()
 
@@ -117,7 +116,7 @@ class HttptoolsParser:
             raise MalformedHead(f"header fields: {error}") from None
         if not sink.complete:
             raise MalformedHead("the head is not complete")
-        return ResponseHead(status, reason, _check(sink.fields))
+        return ResponseHead(status, reason, _bounded(sink.fields))
 
 
 class _Sink:
@@ -155,8 +154,9 @@ class H11Parser:
             raise MalformedHead(f"header fields: {error}") from None
         if not isinstance(event, h11.Response | h11.InformationalResponse):
             raise MalformedHead("the head is not complete")
-        # raw_items() exists since h11 0.11: the names in the case in which they came.
-        return ResponseHead(status, reason, _check([(bytes(n), bytes(v)) for n, v in event.headers.raw_items()]))
+        fields = _bounded([(bytes(name), bytes(value)) for name, value in event.headers.raw_items()])
+        check_fields(fields)
+        return ResponseHead(status, reason, fields)
 
 
 _ASKED = [("Host", "local"), ("Connection", "upgrade"), ("Upgrade", "websocket")]

@@ -109,7 +109,7 @@ class LocalCall:
             go_on = True
             for data in held:
                 go_on = connection.write(data)
-            if go_on and connection.state is not State.CLOSED:
+            if go_on and connection.state != State.CLOSED:
                 self._events.on_writable()
         if self._end is not None:
             connection.end(self._end)
@@ -216,7 +216,7 @@ class LocalPool:
         oldest = self._loop.time() - (self._keep if repeatable else self._fresh)
         while idle:
             connection = idle[-1]
-            if connection.state is State.IDLE:
+            if connection.state == State.IDLE:
                 return idle.pop() if connection.idle_since > oldest else None
             idle.pop()
         return None
@@ -238,7 +238,7 @@ class LocalPool:
         oldest = self._loop.time() - self._keep
         young: list[LocalConnection] = []
         for connection in self._idle:
-            if connection.state is State.IDLE:
+            if connection.state == State.IDLE:
                 if connection.idle_since > oldest:
                     young.append(connection)
                 else:

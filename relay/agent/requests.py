@@ -67,8 +67,9 @@ NOBODY: LocalEvents = _Nobody()
 
 def encode_head(request: LocalRequest) -> bytes:
     """The bytes of a request head."""
-    parts = [b"%b %b HTTP/1.1\r\n" % (request.method, request.target)]
-    parts += [b"%b: %b\r\n" % field for field in request.fields]
+    parts = [request.method, b" ", request.target, b" HTTP/1.1\r\n"]
+    for name, value in request.fields:
+        parts += (name, b": ", value, b"\r\n")
     if request.body == "chunked":
         parts.append(b"Transfer-Encoding: chunked\r\n")
     if request.upgrade:

@@ -22,7 +22,7 @@ class LiveNumbers(Collector):
         self._gauges: list[tuple[str, str, Callable[[], int]]] = [
             ("relay_tunnels_live", "Names that an agent serves now.", lambda: len(hub.tunnels)),
             ("relay_links_live", "Links of agents.", lambda: len(hub.links)),
-            ("relay_streams_open", "Streams open on all links.", lambda: sum(len(one.session.streams) for one in hub.links.values())),
+            ("relay_streams_open", "Streams open on all links.", hub.open_streams),
             ("relay_requests_held", "Requests that wait for an agent to come back.", lambda: hub.held),
             ("relay_exchanges_open", "Exchanges under way.", exchanges),
             ("relay_visitor_connections", "Connections of visitors.", visitors),

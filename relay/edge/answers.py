@@ -153,7 +153,7 @@ _ORIGIN = re.compile(rb"[\x21-\x7e]{1,512}")
 _NOT_ID = re.compile(r"[^0-9A-Za-z._-]+")
 _NO_HTML = re.compile(rb"(?:^|;)[ \t]*q=0(?:\.0*)?[ \t]*(?:;|$)")
 _MAX_DETAIL = 300
-_MAX_PREFIX = 64 * 1024
+MAX_PREFIX = 64 * 1024
 _MAX_RETRY = 7 * 24 * 3600
 _EXPOSED = b"Relay-Error, Retry-After, Relay-Request-Id"
 _NO_SCRIPTS = b"default-src 'none'; style-src 'unsafe-inline'"
@@ -284,7 +284,7 @@ def _clean(text: str) -> str:
 
 def rpc_id(prefix: bytes) -> str | int | float | None:
     """The id of a JSON-RPC request whose body is all of `prefix`; None for anything else, cut short ones included."""
-    if not prefix or len(prefix) > _MAX_PREFIX:
+    if not prefix or len(prefix) > MAX_PREFIX:
         return None
     try:
         request = json.loads(prefix)

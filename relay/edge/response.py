@@ -1,7 +1,7 @@
 """A response as a visitor's connection wants it: head, framing and end, decided from the agent's head. Pure.
 
-Fields that came over a stream were validated when they were decoded; here hop-by-hop ones are dropped once more (an agent
-is authenticated, not trusted) and our own framing is added.
+Fields that came over a stream were validated when they were decoded; here hop-by-hop ones are dropped once more (an
+agent is authenticated, not trusted) and our own framing is added.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class ResponseWriter:
 
     def data(self, data: memoryview) -> bytes:
         """Body bytes, framed; always a copy, since `data` lives only as long as the call that brought it."""
-        return b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else bytes(data)
+        body = bytes(data)
+        return b"%x\r\n%b\r\n" % (len(body), body) if self.chunked else body
 
     def end(self, trailers: Fields) -> bytes:
         """What stands behind the body; b"" for nothing."""

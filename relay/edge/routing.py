@@ -21,10 +21,11 @@ from relay.tunnels.hub import Link
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the peer's address, and whether it is a trusted proxy."""
+    """Who asks: the peer's address, whether it is a trusted proxy, and what its request is called in logs."""
 
     address: str
     trusted: bool
+    request_id: str
 
 
 class Unroutable(Exception):
@@ -52,7 +53,7 @@ def find(services: Services, request: Request) -> tuple[str, Link | None]:
     raise Unroutable(Code.UNKNOWN_HOST if tunnel is None else Code.AGENT_OFFLINE)
 
 
-def begin(services: Services, request: Request, caller: Caller, exchange: Exchange, link: Link, request_id: str) -> None:
+def begin(services: Services, request: Request, caller: Caller, exchange: Exchange, link: Link) -> None:
     """Opens the exchange on a stream of `link`. Raises `Unroutable`."""
     visit = Visit(caller.address, services.scheme, request.host.authority)
     head = RequestHead(
@@ -60,7 +61,7 @@ def begin(services: Services, request: Request, caller: Caller, exchange: Exchan
         target=request.target,
         fields=add_forwarded(request.fields, visit, caller.trusted),
         name=subdomain_of(request.host.name, services.domain) or "",
-        request_id=request_id,
+        request_id=caller.request_id,
         upgrade=request.upgrade,
     )
     try:

@@ -8,12 +8,22 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from relay.tunnels.hub import Hub
 
-if TYPE_CHECKING:
-    from relay.edge.connection import Connection
+
+class Attended(Protocol):
+    """A visitor's connection, as the node looks after it."""
+
+    def check(self, now: float) -> None:
+        """Ends what has taken too long; `now` is loop time."""
+
+    def shutdown(self) -> None:
+        """The relay drains: what runs is finished, nothing begins."""
+
+    def cut(self) -> None:
+        """The grace time is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +49,7 @@ class Services:
     trusted: tuple[IPv4Network | IPv6Network, ...] = ()
     most_connections: int = 10_000
     draining: bool = False
-    visitors: set[Connection] = field(default_factory=set)
+    visitors: set[Attended] = field(default_factory=set)
     exchanges: int = 0
     """Exchanges under way."""
     on_idle: Callable[[], None] | None = None

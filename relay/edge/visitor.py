@@ -1,27 +1,24 @@
-"""A visitor's requests, one after the other: bytes in by call, the answer out by callback.
+"""The reading side of a visitor's connection: requests, one after the other, each put on a stream.
 
 What is pipelined behind a request waits unparsed. Decides when this connection reads, waits, answers by itself and
-goes on; an answer that breaks off is never ended cleanly.
+goes on. The writing side is `speaker`, the transport `connection`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from enum import IntEnum
 
 from relay.edge import answers, routing
-from relay.edge.answers import Code, Facts
-from relay.edge.connection import Connection
+from relay.edge.answers import Code
 from relay.edge.guard import Body, Refusal, Request, check
 from relay.edge.reader import HeadReader
-from relay.edge.response import ResponseWriter, encode_informational, encode_switch
-from relay.edge.services import Services, http_date
+from relay.edge.services import Services
+from relay.edge.speaker import Speaker
 from relay.exchange.errors import MalformedBody
 from relay.exchange.framing import BodyDecoder, ChunkedBody, LengthBody
-from relay.exchange.heads import Fields, ResponseHead
-from relay.exchange.outgoing import Exchange, Failure
+from relay.exchange.outgoing import Exchange
 from relay.tunnels.hub import Link
 from relay.wire.errors import ResetCode
 
@@ -42,23 +39,16 @@ class Phase(IntEnum):
     OVER = 5
 
 
-class Visitor(Connection):
-    """One connection; also the owner of its exchange, and the waiter of the hub while it is held."""
+class Visitor(Speaker):
+    """One connection; also the waiter of the hub while its request is held."""
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
         self._reader = HeadReader()
         self._phase = Phase.HEAD
         self._buffer = b""
-        self._unconsumed = 0
-        self._request: Request | None = None
-        self._request_id = ""
         self._name = ""
-        self._exchange: Exchange | None = None
-        self._writer: ResponseWriter | None = None
         self._body: BodyDecoder | None = None
-        self._prefix = b""
-        self._pending_head = b""
         self._serving = False
 
     # ---- Connection
@@ -67,12 +57,12 @@ class Visitor(Connection):
         """See `asyncio.BufferedProtocol`."""
         super().connection_made(transport)
         if len(self.services.visitors) > self.services.most_connections:
-            self._answer(Code.OVERLOADED, "too many connections")
+            self.answer(Code.OVERLOADED, "too many connections")
 
     def on_bytes(self, data: bytes) -> None:
         """See `Connection.on_bytes`."""
         if self._phase is Phase.PIPE:
-            if self._exchange is not None and not self._exchange.write(data):
+            if self.exchange is not None and not self.exchange.write(data):
                 self.pause()
             return
         self._buffer = self._buffer + data if self._buffer else data
@@ -80,16 +70,10 @@ class Visitor(Connection):
 
     def on_half_close(self) -> bool:
         """See `Connection.on_half_close`: only an upgraded connection goes on in one direction."""
-        if self._phase is Phase.PIPE and self._exchange is not None:
-            self._exchange.end([])
+        if self._phase is Phase.PIPE and self.exchange is not None:
+            self.exchange.end([])
             return True
         return False
-
-    def on_drained(self) -> None:
-        """See `Connection.on_drained`."""
-        amount, self._unconsumed = self._unconsumed, 0
-        if self._exchange is not None and amount:
-            self._exchange.consumed(amount)
 
     def on_gone(self) -> None:
         """See `Connection.on_gone`."""
@@ -100,19 +84,19 @@ class Visitor(Connection):
     def on_overdue(self, reason: str) -> None:
         """See `Connection.on_overdue`."""
         if reason == "answer":
-            self._answer(Code.HEAD_TIMEOUT, f"waited {self.services.timeouts.response_head:g} seconds")
+            self.answer(Code.HEAD_TIMEOUT, f"waited {self.services.timeouts.response_head:g} seconds")
         elif reason in ("head", "body"):
-            self._answer(Code.REQUEST_TIMEOUT, f"waiting for the request {reason}")
+            self.answer(Code.REQUEST_TIMEOUT, f"waiting for the request {reason}")
         else:
             self.close()
 
     def check(self, now: float) -> None:
         """See `Connection.check`; keeps the clocks of a body as well."""
-        if self._phase is Phase.BODY and not (self._exchange is not None and self._exchange.answered):
+        if self._phase is Phase.BODY and not (self.exchange is not None and self.exchange.answered):
             if self.paused:
                 self._expect("body", self.services.timeouts.idle)
             if self.patience.too_slow(now, not self.paused):
-                self._answer(Code.REQUEST_TIMEOUT, "the body comes too slowly")
+                self.answer(Code.REQUEST_TIMEOUT, "the body comes too slowly")
                 return
         super().check(now)
 
@@ -159,8 +143,8 @@ class Visitor(Connection):
                 return False
             request = check(*reader.parse(data[:end]))
         except Refusal as refusal:
-            self._request = None
-            self._answer(refusal.code, refusal.message)
+            self.request = None
+            self.answer(refusal.code, refusal.message)
             return False
         self._buffer = data[end:]
         self._begin(request)
@@ -168,8 +152,8 @@ class Visitor(Connection):
 
     def _begin(self, request: Request) -> None:
         services = self.services
-        self._request = request
-        self._request_id = services.new_id()
+        self.request = request
+        self.request_id = services.new_id()
         if request.body is not Body.NONE or request.upgrade:
             self._reader.forget()
         if request.body is Body.LENGTH:
@@ -181,7 +165,7 @@ class Visitor(Connection):
         try:
             self._name, link = routing.find(services, request)
         except routing.Unroutable as no:
-            self._answer(no.code, no.detail)
+            self.answer(no.code, no.detail)
             return
         if link is not None:
             self._open(link)
@@ -189,19 +173,19 @@ class Visitor(Connection):
             self._phase = Phase.HELD
             self.patience.wait_for_ever()
         else:
-            self._answer(Code.AGENT_OFFLINE)
+            self.answer(Code.AGENT_OFFLINE)
 
     def _open(self, link: Link) -> None:
         """The request goes out on a stream of `link`."""
-        assert self._request is not None
+        assert self.request is not None
         exchange = Exchange(self)
-        caller = routing.Caller(self.address, self.trusted)
+        caller = routing.Caller(self.address, self.trusted, self.request_id)
         try:
-            routing.begin(self.services, self._request, caller, exchange, link, self._request_id)
+            routing.begin(self.services, self.request, caller, exchange, link)
         except routing.Unroutable as no:
-            self._answer(no.code, no.detail)
+            self.answer(no.code, no.detail)
             return
-        self._exchange = exchange
+        self.exchange = exchange
         if self._body is None:
             self._await_answer()
         else:
@@ -211,7 +195,7 @@ class Visitor(Connection):
 
     def _read_body(self) -> None:
         """Passes on what the buffer holds of the body."""
-        body, exchange, request = self._body, self._exchange, self._request
+        body, exchange, request = self._body, self.exchange, self.request
         assert body is not None
         assert exchange is not None
         assert request is not None
@@ -224,8 +208,8 @@ class Visitor(Connection):
         except MalformedBody as error:
             self._refuse_body(f"request body: {error}")
             return
-        if request.json_post and len(self._prefix) < _PREFIX_MOST:
-            self._prefix += b"".join(parts)[:_PREFIX_MOST]
+        if request.json_post and len(self.prefix) < _PREFIX_MOST:
+            self.prefix += b"".join(parts)[:_PREFIX_MOST]
         go_on = True
         for part in parts:
             go_on = exchange.write(part)
@@ -241,7 +225,7 @@ class Visitor(Connection):
         """The request is complete."""
         self._phase = Phase.WAIT
         self.resume()
-        exchange = self._exchange
+        exchange = self.exchange
         if exchange is not None and exchange.complete:
             self._finish()
         elif exchange is not None and exchange.answered:
@@ -250,12 +234,12 @@ class Visitor(Connection):
             self._expect("answer", self.services.timeouts.response_head)
 
     def _refuse_body(self, what: str) -> None:
-        answered = self._exchange is not None and self._exchange.answered
+        answered = self.exchange is not None and self.exchange.answered
         self._leave(ResetCode.BAD_BODY)
         if answered:
-            self._break_off()
+            self.break_off_answer()
         else:
-            self._answer(Code.BAD_REQUEST, what)
+            self.answer(Code.BAD_REQUEST, what)
 
     def _expect(self, reason: str, within: float) -> None:
         self.patience.expect(reason, self.loop.time() + within)
@@ -272,93 +256,43 @@ class Visitor(Connection):
     def on_given_up(self) -> None:
         """See `Waiter.on_given_up`."""
         if self._phase is Phase.HELD:
-            self._answer(Code.DRAINING if self.services.draining else Code.AGENT_OFFLINE)
+            self.answer(Code.DRAINING if self.services.draining else Code.AGENT_OFFLINE)
 
     # ---- ExchangeEvents
 
-    def on_informational(self, head: ResponseHead) -> None:
-        """See `ExchangeEvents.on_informational`."""
-        if self._request is not None and not self._request.http10:
-            self.write(encode_informational(head))
-
-    def on_head(self, head: ResponseHead, length: int | None) -> None:
-        """See `ExchangeEvents.on_head`."""
-        request = self._request
-        assert request is not None
-        self.patience.wait_for_ever()
-        self._prefix = b""
-        if head.status == 101:
-            self._switch(head)
-            return
-        no_body = request.method == b"HEAD" or head.status in (204, 304)
-        writer = self._writer = ResponseWriter(request.keep_alive and not self.services.draining)
-        # Written with the first data of the same turn of the loop; alone at the turn's end.
-        self._pending_head = writer.head(head, length, no_body, request.http10)
-        self.loop.call_soon(self._write_head)
-
-    def on_data(self, data: memoryview) -> None:
-        """See `ExchangeEvents.on_data`."""
-        size = len(data)
-        if size:
-            self.write(self._take_head() + self._writer.data(data) if self._writer is not None else bytes(data))
-        if self.full:
-            self._unconsumed += size
-        elif self._exchange is not None:
-            self._exchange.consumed(size)
-
-    def on_end(self, trailers: Fields) -> None:
-        """See `ExchangeEvents.on_end`."""
-        if self._writer is None:
-            self.half_close()
-            return
-        tail = self._take_head() + self._writer.end(trailers)
-        if tail:
-            self.write(tail)
-        if self._phase is Phase.WAIT:
-            self._finish()
-
-    def on_failed(self, failure: Failure) -> None:
-        """See `ExchangeEvents.on_failed`."""
-        if self._exchange is not None and self._exchange.answered:
-            self._break_off()
-        else:
-            self._answer(Code(failure.code), failure.detail)
-
     def on_writable(self) -> None:
         """See `ExchangeEvents.on_writable`."""
-        if self._phase is Phase.BODY and self._exchange is not None and not self._exchange.answered:
+        if self._phase is Phase.BODY and self.exchange is not None and not self.exchange.answered:
             self._expect("body", self.services.timeouts.idle)
         self.resume()
 
     # ---- writing
 
-    def _take_head(self) -> bytes:
-        head, self._pending_head = self._pending_head, b""
-        return head
+    def on_answered(self) -> None:
+        """See `Speaker.on_answered`: unless its upload still runs, the exchange is complete."""
+        if self._phase is Phase.WAIT:
+            self._finish()
 
-    def _write_head(self) -> None:
-        if self._pending_head and not self.closed:
-            self.write(self._take_head())
-
-    def _switch(self, head: ResponseHead) -> None:
-        """101: from here on both ways are opaque bytes."""
-        exchange = self._exchange
-        assert exchange is not None
-        self._writer = None
+    def on_switched(self) -> None:
+        """See `Speaker.on_switched`."""
         self._phase = Phase.PIPE
-        self.write(encode_switch(head))
         data, self._buffer = self._buffer, b""
-        if data and not exchange.write(data):
+        if data and self.exchange is not None and not self.exchange.write(data):
             self.pause()
         else:
             self.resume()
 
+    def on_broken_off(self) -> None:
+        """See `Speaker.on_broken_off`."""
+        self._leave(ResetCode.CANCEL)
+        self._phase = Phase.OVER
+
     def _finish(self) -> None:
         """Request and answer are complete: the next request, or the end."""
-        keep_alive = self._writer is not None and self._writer.keep_alive and not self.services.draining
-        self._exchange = None
-        self._writer = None
-        self._request = None
+        keep_alive = self.writer is not None and self.writer.keep_alive and not self.services.draining
+        self.exchange = None
+        self.writer = None
+        self.request = None
         self._served()
         if not keep_alive:
             self._end()
@@ -371,19 +305,16 @@ class Visitor(Connection):
             # Not by recursion: a thousand pipelined requests must not be a thousand frames deep.
             self.loop.call_soon(self._advance)
 
-    def _answer(self, code: Code, detail: str = "") -> None:
-        """Answers by ourselves."""
+    def answer(self, code: Code, detail: str = "") -> None:
+        """See `Speaker.answer`."""
         if self.closed or self._phase is Phase.OVER:
             return
-        self._collect_prefix()
-        facts = self._facts()
-        facts.keep_alive = keep_alive = not (answers.closes(code, facts) or self._body is not None)
+        self._pass_over_body()
+        facts = self.facts(self._reader.fields)
+        facts.keep_alive = not (answers.closes(code, facts) or self._body is not None)
         self._leave(ResetCode.CANCEL)
-        self._pending_head = b""
-        self._prefix = b""
         self._body = None
-        self.write(answers.render(code, facts, detail, now_http_date=http_date(time.time())))
-        self._writer = ResponseWriter(keep_alive)
+        self.say(code, facts, detail)
         self._finish()
 
     def _end(self) -> None:
@@ -392,36 +323,14 @@ class Visitor(Connection):
         self._buffer = b""
         self.close_after_answer()
 
-    def _break_off(self) -> None:
-        by_close = self._writer is None or self._writer.by_close
-        self._leave(ResetCode.CANCEL)
-        self._phase = Phase.OVER
-        self.break_off(by_close)
-
-    def _facts(self) -> Facts:
-        request = self._request
-        if request is None:
-            return answers.facts_of(b"GET", self._reader.fields, self.services.new_id())
-        return Facts(
-            method=request.method,
-            request_id=self._request_id,
-            host=request.host.authority,
-            accept_html=request.accept_html,
-            json_post=request.json_post,
-            origin=request.origin,
-            body_prefix=self._prefix,
-            keep_alive=request.keep_alive and not self.services.draining,
-            http10=request.http10,
-        )
-
-    def _collect_prefix(self) -> None:
-        """Of a request that was not sent on, the body is still in the buffer: it is passed over, and its id wanted."""
-        if self._request is None or self._body is None or self._exchange is not None:
+    def _pass_over_body(self) -> None:
+        """Of a request that was not sent on, the body is still in the buffer; its JSON-RPC id is wanted."""
+        if self.request is None or self._body is None or self.exchange is not None:
             return
         data, self._buffer = self._buffer, b""
         with contextlib.suppress(MalformedBody):
             parts, rest = self._body.feed(data)
-            self._prefix = b"".join(parts)[:_PREFIX_MOST]
+            self.prefix = b"".join(parts)[:_PREFIX_MOST]
             if self._body.done:
                 self._body = None
                 self._buffer = rest
@@ -430,7 +339,7 @@ class Visitor(Connection):
         """The exchange, or the wait for one, is over for this visitor."""
         if self._phase is Phase.HELD:
             self.services.hub.release(self._name, self)
-        exchange, self._exchange = self._exchange, None
+        exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.abort(code)
         self._served()

@@ -1,1 +1,1 @@
-"""One HTTP exchange, or one upgraded connection, over one stream: heads, framing, hygiene, and the object with events."""
+"""One HTTP exchange, or one upgraded connection, over one stream: heads, framing, hygiene, the object with events."""

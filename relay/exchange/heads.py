@@ -173,5 +173,3 @@ def _short(payload: bytes, at: int) -> tuple[bytes, int]:
     if len(value) != length:
         raise MalformedHead("head is cut short")
     return value, at + 1 + length
-
-

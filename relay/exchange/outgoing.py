@@ -13,8 +13,15 @@ from typing import Protocol
 from relay.exchange.errors import MalformedHead
 from relay.exchange.framing import content_length
 from relay.exchange.headers import strip_trailers
-from relay.exchange.heads import Fields, RequestHead, ResponseHead, decode_fields, decode_response, encode_fields
-from relay.exchange.heads import encode_request
+from relay.exchange.heads import (
+    Fields,
+    RequestHead,
+    ResponseHead,
+    decode_fields,
+    decode_response,
+    encode_fields,
+    encode_request,
+)
 from relay.mux.session import Session
 from relay.mux.stream import Stream
 from relay.wire.errors import ResetCode

@@ -12,7 +12,10 @@ class Carrier(Protocol):
     """One transport between an agent and a relay."""
 
     def send(self, message: bytearray) -> bool:
-        """Sends one message, which begins behind `ROOM` bytes and is the carrier's from here on. False: the transport is full; wait for `on_writable` before sending data again."""
+        """Sends one message, which begins behind `ROOM` bytes and is the carrier's from here on.
+
+        False: the transport is full; wait for `on_writable` before sending data again.
+        """
 
     def close(self, code: int, reason: str) -> None:
         """Ends the transport after what was sent; `code` is a WebSocket close code. `on_lost` follows."""

@@ -23,7 +23,7 @@ SAMPLES = 512
 class Keepalive:
     """Pings of one session. Times are seconds of one monotonic clock."""
 
-    __slots__ = ("_burst", "_heard_at", "_nonce", "_sent_at", "_samples", "interval", "trips")
+    __slots__ = ("_burst", "_heard_at", "_nonce", "_samples", "_sent_at", "interval", "trips")
 
     def __init__(self, interval: float) -> None:
         self.interval = interval

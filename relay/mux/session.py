@@ -1,4 +1,4 @@
-"""A session: the mux over one carrier. Dispatches frames to streams by callback, sends what one turn of the loop queued.
+"""A session: the mux over one carrier. Frames go to streams by callback; what one turn of the loop queued is sent.
 
 Decides which frame is legal now and what an illegal one costs (the session). Knows no HTTP, no keys and no names: the
 handshake's frames are handed to the owner as they are.
@@ -7,7 +7,6 @@ handshake's frames are handed to the owner as they are.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,7 +61,6 @@ class Session:
         self.owner = owner
         self.options = options
         self.loop = asyncio.get_running_loop()
-        self.now: Callable[[], float] = self.loop.time
         self.streams: dict[int, Stream] = {}
         self.outbox = Outbox()
         self.window = SessionWindow(frames.SESSION_WINDOW, options.session_window)
@@ -92,7 +90,7 @@ class Session:
         if len(self.streams) >= self.options.max_streams or self.outbox.size > CONTROL_BUSY:
             raise SessionBusy(f"{len(self.streams)} streams are open")
         self._last_id += 2
-        stream = Stream(self, self._last_id)
+        stream = Stream(self, self._last_id, self.options.stream_window)
         stream.owner = owner
         self.streams[stream.id] = stream
         self.send(encode(frames.OPEN_END if ended else frames.OPEN, stream.id, payload))
@@ -122,6 +120,10 @@ class Session:
         if not self.ended:
             self._end(reason)
             self.carrier.abort()
+
+    def now(self) -> float:
+        """Loop time, in seconds."""
+        return self.loop.time()
 
     def load(self) -> int:
         """Bytes under way, as far as this side knows: queued or moved. Grows for ever; compare differences."""
@@ -256,7 +258,7 @@ class Session:
         if len(self.streams) >= self.options.max_streams:
             self.send(encode_reset(number, ResetCode.TOO_MANY_STREAMS))
             return
-        stream = Stream(self, number)
+        stream = Stream(self, number, self.options.stream_window)
         self.streams[number] = stream
         if ended:
             stream.received_all()

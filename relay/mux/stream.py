@@ -8,8 +8,10 @@ owner says so.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from relay.mux.keepalive import Keepalive
+from relay.mux.outbox import Outbox
 from relay.wire.errors import LocalProtocolError, RemoteProtocolError, ResetCode
 from relay.wire.frames import (
     END,
@@ -22,10 +24,7 @@ from relay.wire.frames import (
     encode_reset,
 )
 from relay.wire.states import TRANSITIONS, Signal, State
-from relay.wire.window import ReceiveWindow
-
-if TYPE_CHECKING:
-    from relay.mux.session import Session
+from relay.wire.window import ReceiveWindow, SessionWindow
 
 # A writer is told to wait once this many bytes are queued, and to go on once no more than QUEUE_LOW are.
 QUEUE_FULL = 64 * 1024
@@ -51,6 +50,27 @@ class StreamEvents(Protocol):
         """There is room again after `write` returned False."""
 
 
+class StreamHost(Protocol):
+    """What a stream asks of the session that made it."""
+
+    outbox: Outbox
+    window: SessionWindow
+    keepalive: Keepalive
+    writable: bool
+
+    def now(self) -> float:
+        """Loop time, in seconds."""
+
+    def send(self, frame: bytes) -> None:
+        """Queues a frame."""
+
+    def schedule(self) -> None:
+        """Sends at the end of this turn of the loop."""
+
+    def forget(self, stream: Stream) -> None:
+        """The stream has ended."""
+
+
 class Stream:
     """Made by `Session`; `owner` is set before the first event."""
 
@@ -68,12 +88,12 @@ class Stream:
         "window",
     )
 
-    def __init__(self, session: Session, number: int) -> None:
+    def __init__(self, session: StreamHost, number: int, window_most: int) -> None:
         self.session = session
         self.id = number
         self.owner: StreamEvents | None = None
         self.state = State.OPEN
-        self.window = ReceiveWindow(STREAM_WINDOW, session.options.stream_window)
+        self.window = ReceiveWindow(STREAM_WINDOW, window_most)
         self.send_credit = STREAM_WINDOW
         self.waiting = False
         self._queue: deque[bytes | memoryview] = deque()
@@ -196,7 +216,7 @@ class Stream:
             return  # the owner cut the stream while handling the data of this very frame
         self._remote(Signal.RECV_END)
         owner = self.owner
-        if self.state is State.CLOSED:
+        if self._closed():
             self.release()
         if owner is not None:
             owner.on_end(trailers)
@@ -244,8 +264,11 @@ class Stream:
 
     def _close_local(self) -> None:
         self._step(Signal.SEND_END)
-        if self.state is State.CLOSED:
+        if self._closed():
             self.release()
+
+    def _closed(self) -> bool:
+        return self.state is State.CLOSED
 
     def _step(self, signal: Signal) -> None:
         state = TRANSITIONS[self.state].get(signal)
@@ -258,4 +281,3 @@ class Stream:
         if state is None:
             raise RemoteProtocolError(f"{signal.name[5:]} on stream {self.id}, which has ended")
         self.state = state
-

@@ -27,7 +27,9 @@ def agent_key(settings: ServeSettings) -> str:
         key = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
-        raise StartError(f"The agent key in {path} cannot be used: {reason}. Choose another place with --data.") from None
+        raise StartError(
+            f"The agent key in {path} cannot be used: {reason}. Choose another place with --data."
+        ) from None
     if not key:
         raise StartError(f"The agent key file {path} is empty. Remove it, and the relay makes a new key.")
     return key

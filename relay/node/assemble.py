@@ -42,12 +42,14 @@ class Node:
 
 def assemble(settings: ServeSettings, public_port: int, report: Report) -> Node:
     """Joins the parts. Raises `StartError`."""
-    scheme, public_url = _public_urls(settings, public_port)
+
+    def public_url(name: str) -> str:
+        return settings.url_of(name, public_port)
 
     def tell(event: str, names: tuple[str, ...]) -> None:
         report({"event": event, "names": list(names)})
 
-    hub = Hub(HoldBounds(settings.hold, per_name=settings.hold_most, in_all=settings.hold_most), tell)
+    hub = Hub(HoldBounds(settings.hold, per_name=max(settings.hold_most // 4, 1), in_all=settings.hold_most), tell)
     doorway = Doorway(
         hub,
         AgentKeyAdmission(agent_key(settings)),
@@ -66,7 +68,7 @@ def assemble(settings: ServeSettings, public_port: int, report: Report) -> Node:
         hub=hub,
         domain=settings.domain,
         timeouts=Timeouts(settings.head_timeout, settings.idle_timeout, settings.response_head_timeout),
-        scheme=scheme,
+        scheme=urllib.parse.urlsplit(settings.base_url(public_port)).scheme,
         trusted=settings.trusted_proxies,
         most_connections=settings.max_connections,
     )
@@ -81,17 +83,3 @@ def visitor_factory(services: Services) -> Callable[..., asyncio.BaseProtocol]:
         return Visitor(services)
 
     return make
-
-
-def _public_urls(settings: ServeSettings, public_port: int) -> tuple[str, Callable[[str], str]]:
-    """(scheme that visitors reach this listener by, name -> public address)."""
-    domain = settings.domain
-    if settings.public_url:
-        parts = urllib.parse.urlsplit(settings.public_url)
-        scheme, port = parts.scheme, parts.port
-    elif domain == "localhost" or domain.endswith(".localhost"):
-        scheme, port = "http", public_port
-    else:
-        scheme, port = "https", None
-    suffix = "" if port is None or port == {"http": 80, "https": 443}[scheme] else f":{port}"
-    return scheme, lambda name: f"{scheme}://{name}.{domain}{suffix}"

@@ -31,7 +31,8 @@ def bind(address: Address, what: str) -> socket.socket:
     except OSError as error:
         reason = error.strerror or str(error)
         raise StartError(
-            f"Cannot listen on {address} for {what}: {reason}. Choose another address with --{what}, or stop what uses it."
+            f"Cannot listen on {address} for {what}: {reason}. "
+            f"Choose another address with --{what}, or stop what uses it."
         ) from None
     sock.setblocking(False)
     return sock
@@ -62,6 +63,7 @@ class Listener(uvicorn.Server):
         )
         self.sock = sock
         self._task: asyncio.Task[None] | None = None
+        self._up = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -71,10 +73,14 @@ class Listener(uvicorn.Server):
     async def listen(self) -> None:
         """Accepts from here on."""
         self._task = asyncio.ensure_future(self.serve(sockets=[self.sock]))
-        while not self.started and not self._task.done():
-            await asyncio.sleep(0)
+        await asyncio.wait((self._task, asyncio.ensure_future(self._up.wait())), return_when=asyncio.FIRST_COMPLETED)
         if self._task.done():
             self._task.result()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See `uvicorn.Server`."""
+        await super().startup(sockets)
+        self._up.set()
 
     def stop_accepting(self) -> None:
         """No new connections; those that are open go on."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
+import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 import uvloop
 
@@ -37,6 +39,19 @@ async def _serve(settings: ServeSettings, report: Report) -> int:
     return await Serving(settings, report).run()
 
 
+class PublicListener(Protocol):
+    """What a node does with a listener."""
+
+    async def listen(self) -> None:
+        """Accepts from here on."""
+
+    def stop_accepting(self) -> None:
+        """No new connections; those that are open go on."""
+
+    async def aclose(self) -> None:
+        """Ends."""
+
+
 class Serving:
     """One node, from its first socket to its last."""
 
@@ -47,18 +62,21 @@ class Serving:
         self._stop: asyncio.Future[signal.Signals] = self._loop.create_future()
         self._hurry = asyncio.Event()
 
-    async def run(self, edge: Callable[[Node], Any] | None = None) -> int:
-        """Serves until a signal. `edge`: another ASGI server's listener in the place of ours (see `docs/promises.md`)."""
+    async def run(self, edge: Callable[[Node, socket.socket], PublicListener] | None = None) -> int:
+        """Serves until a signal. `edge` makes another public listener than ours, for another ASGI server."""
         settings = self._settings
+        logging.getLogger("relay").setLevel(settings.log_level.upper())
         raise_descriptor_limit()
         public_sock = bind(settings.public, "public")
         agents_sock = bind(settings.agents, "agents")
         internal_sock = bind(settings.internal, "internal") if settings.internal is not None else None
         node = assemble(settings, public_sock.getsockname()[1], self._report)
         services = node.services
-        public = edge(node) if edge is not None else Listener(public_sock, None, visitor_factory(services))
+        public: PublicListener = (
+            Listener(public_sock, None, visitor_factory(services)) if edge is None else edge(node, public_sock)
+        )
         agents = Listener(agents_sock, api.build_app(), door_factory(node.doorway))
-        listeners = [agents, public]
+        listeners: list[PublicListener] = [agents, public]
         if internal_sock is not None:
             numbers = internal.LiveNumbers(node.hub, lambda: services.exchanges, lambda: len(services.visitors))
             app = internal.build_app(numbers, lambda: "draining" if services.draining else "", node.known_host)
@@ -68,7 +86,9 @@ class Serving:
         for listener in listeners:
             await listener.listen()
         sweeping = asyncio.ensure_future(self._sweep(node))
-        self._report_serving(node, [name_of(sock) if sock else None for sock in (public_sock, agents_sock, internal_sock)])
+        self._report_serving(
+            node, [name_of(sock) if sock else None for sock in (public_sock, agents_sock, internal_sock)]
+        )
         number = await self._stop
         await self._drain(node, public, number)
         for listener in listeners:
@@ -79,7 +99,7 @@ class Serving:
         self._report({"event": "stopped"})
         return 0
 
-    async def _drain(self, node: Node, public: Listener, number: signal.Signals) -> None:
+    async def _drain(self, node: Node, public: PublicListener, number: signal.Signals) -> None:
         services = node.services
         grace = self._settings.grace if number == signal.SIGTERM else min(self._settings.grace, INTERACTIVE_GRACE)
         self._report({"event": "stopping", "open": services.exchanges, "grace": grace})

@@ -28,9 +28,42 @@ class Admission(Protocol):
 
 # Names that would pass for the relay's own pages.
 RESERVED = frozenset(
-    ("www", "api", "connect", "admin", "agent", "agents", "relay", "dashboard", "console", "auth", "login", "account")
-    + ("mail", "smtp", "imap", "ns", "ns1", "ns2", "ftp", "localhost", "status", "docs", "support", "help", "static")
-    + ("cdn", "metrics", "internal", "autoconfig", "autodiscover", "wpad", "mta-sts", "security", "billing")
+    (
+        "www",
+        "api",
+        "connect",
+        "admin",
+        "agent",
+        "agents",
+        "relay",
+        "dashboard",
+        "console",
+        "auth",
+        "login",
+        "account",
+        "mail",
+        "smtp",
+        "imap",
+        "ns",
+        "ns1",
+        "ns2",
+        "ftp",
+        "localhost",
+        "status",
+        "docs",
+        "support",
+        "help",
+        "static",
+        "cdn",
+        "metrics",
+        "internal",
+        "autoconfig",
+        "autodiscover",
+        "wpad",
+        "mta-sts",
+        "security",
+        "billing",
+    )
 )
 
 

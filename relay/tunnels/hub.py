@@ -146,6 +146,10 @@ class Hub:
         if went_down:
             self._report("agent_down", tuple(went_down))
 
+    def open_streams(self) -> int:
+        """Streams open on all links."""
+        return sum(len(link.session.streams) for link in self.links.values())
+
     # ---- requests
 
     def known(self, name: str) -> bool:

@@ -2,8 +2,8 @@
 
 A window starts small and doubles, at most once per round trip, while it is what holds the sender back: credit is used
 up as fast as a round trip allows. A stream's window gets smaller when its consumer is slow. A session's settles at
-1.25 x delivered rate x smallest round trip as soon as pings come back late, which shows that bytes wait in the path: they
-should wait in the sender's queue, where turns are taken.
+1.25 x delivered rate x smallest round trip as soon as pings come back late, which shows that bytes wait in the path:
+they should wait in the sender's queue, where turns are taken.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Owner:
         self.closed = asyncio.Event()
 
     def on_free(self, connection: LocalConnection) -> None:
-        assert connection.state is State.IDLE
+        assert connection.state == State.IDLE
         self.free += 1
 
     def on_unanswered(self, connection: LocalConnection) -> bool:
@@ -405,7 +405,7 @@ async def test_bytes_behind_an_answer_poison_the_connection() -> None:
         await within(local.owner.closed.wait())
     async with joined() as local:
         await local.exchange(b"HTTP/1.1 204 No Content\r\n\r\n")
-        assert local.connection.state is State.IDLE
+        assert local.connection.state == State.IDLE
         await local.peer.send(b"x")
         await within(local.owner.closed.wait())
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Put together from pieces, so that this room does not find itself.
 MACHINE_PATHS = re.compile("|".join(rf"(?<![\w.~-])/{place}/" for place in ("wor" + "k", "roo" + "t", "tmp/la" + "b")))
 PACKAGE_INDEXES = re.compile("|".join(rf"{name}\.org" for name in ("py" + "pi", "python" + "hosted", "npm" + "js")))
-LOOK_AWAY = {".venv", ".venvs", ".git", "node_modules", "__pycache__", "build", "dist"}
+LOOK_AWAY = {".venv", ".hypothesis", ".fuzz", ".venvs", ".git", "node_modules", "__pycache__", "build", "dist"}
 
 
 def published() -> Iterator[tuple[str, str]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,15 +55,22 @@ class McpServer(Child):
         return f"http://127.0.0.1:{self.port}"
 
 
-async def play(sdk: int, script: str, base: str, silence: float = 0.0) -> Transcript:
-    """Run a scripted client against an address; returns its transcript, raises ChildError if it failed."""
-    argv = [interpreter(sdk), str(HERE / f"clients/sdk{sdk}.py"), script, base, "--idle", str(silence)]
-    async with Child(argv, name=f"MCP client {sdk}.x") as client:
-        code = await client.wait(RUN_DEADLINE + silence)
-        if code != 0:
-            raise ChildError(f"the script {script} failed at {base}\n{client.report()}")
-        transcript: Transcript = json.loads(client.lines[-1])
-        return transcript
+class McpClient(Child):
+    """A scripted client, which plays as many scripts as it is asked to, one after the other."""
+
+    def __init__(self, sdk: int) -> None:
+        super().__init__([interpreter(sdk), str(HERE / f"clients/sdk{sdk}.py")], name=f"MCP client {sdk}.x")
+
+    async def play(self, script: str, base: str, silence: float = 0.0) -> Transcript:
+        """Run a script against an address; returns its transcript, raises ChildError if it failed."""
+        assert self.process.stdin is not None
+        before = len(self.events)
+        self.process.stdin.write(f"{script} {base} {silence}\n".encode())
+        event = await self.wait_event(lambda event: True, RUN_DEADLINE + silence, before)
+        if event["event"] != "transcript":
+            raise ChildError(f"the script {script} failed at {base}\n{event['trace']}\n{self.stderr}")
+        steps: Transcript = event["steps"]
+        return steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +83,13 @@ class Exposed:
 
 
 class House:
-    """One relay and, started when first asked for, sample servers each with an agent; ends them all together."""
+    """One relay and, started when first asked for, clients, and servers each with an agent; ends them all together."""
 
     def __init__(self, *serve_args: str) -> None:
         self.relay = RelayProcess(args=serve_args)
         self._stack = contextlib.AsyncExitStack()
         self._exposed: dict[tuple[object, ...], Exposed] = {}
+        self._clients: dict[int, McpClient] = {}
 
     async def __aenter__(self) -> House:
         await self._stack.__aenter__()
@@ -91,6 +98,12 @@ class House:
 
     async def __aexit__(self, *error: Any) -> None:
         await self._stack.__aexit__(*error)
+
+    async def play(self, sdk: int, script: str, base: str, silence: float = 0.0) -> Transcript:
+        """Let the scripted client of this generation play; see `McpClient.play`."""
+        if sdk not in self._clients:
+            self._clients[sdk] = await self._stack.enter_async_context(McpClient(sdk))
+        return await self._clients[sdk].play(script, base, silence)
 
     def address(self, name: str) -> str:
         """The public address of a name."""

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.mcp.peers import Exposed, House, Transcript, ask, play
+from tests.mcp.peers import Exposed, House, Transcript, ask
 from tests.support.child import Event
 from tests.support.processes import DOMAIN
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("mcp-oauth")]  # few servers for all
 
 PAIRS = pytest.mark.parametrize(("server", "client"), [(1, 2), (2, 1)])
 
@@ -34,7 +34,7 @@ def warns_of_metadata(event: Event) -> bool:
 
 async def authorised(house: House, client: int, exposed: Exposed) -> Transcript:
     """The transcript through the tunnel, once it is clear that it holds what it should."""
-    transcript = await play(client, "authorised", exposed.url)
+    transcript = await house.play(client, "authorised", exposed.url)
     steps = {entry["step"]: entry["result"] for entry in transcript}
     refused = steps["without a token"]
     assert refused["status"] == 401
@@ -63,7 +63,7 @@ async def test_an_address_in_the_settings(house: House, server: int, client: int
 async def test_an_address_from_forwarded_headers(house: House, server: int, client: int) -> None:
     """A server that believes `X-Forwarded-*`: the same transcript as direct."""
     exposed = await house.expose(server, "--oauth", "--origin-from", "forwarded")
-    direct = await play(client, "authorised", exposed.server.url)
+    direct = await house.play(client, "authorised", exposed.server.url)
     assert await authorised(house, client, exposed) == direct
 
 
@@ -73,7 +73,7 @@ async def test_an_address_from_a_preserved_host(house: House, server: int, clien
     name = f"host{server}"
     flags = ["--oauth", "--origin-from", "host", "--allow-host", f"{name}.{DOMAIN}:{house.relay.public_port}"]
     exposed = await house.expose(server, *flags, name=name, agent_args=["--preserve-host"])
-    direct = await play(client, "authorised", exposed.server.url)
+    direct = await house.play(client, "authorised", exposed.server.url)
     assert await authorised(house, client, exposed) == direct
 
 

@@ -8,11 +8,17 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.mcp.peers import SHORT, SILENCE, House, Transcript, play
+from tests.mcp.peers import SHORT, SILENCE, House, Transcript
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-PAIRS = [pytest.param(server, client, id=f"server{server}-client{client}") for server in (1, 2) for client in (1, 2)]
+GROUPS = {sdk: pytest.mark.xdist_group(f"mcp{sdk}") for sdk in (1, 2)}  # the tests of one server beside each other
+PAIRS = [
+    pytest.param(server, client, id=f"server{server}-client{client}", marks=GROUPS[server])
+    for server in (1, 2)
+    for client in (1, 2)
+]
+VERSIONS = [pytest.param(1, "2025-11-25", marks=GROUPS[1]), pytest.param(2, "2026-07-28", marks=GROUPS[2])]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -78,37 +84,37 @@ def check_sessions(transcript: Transcript) -> None:
 async def test_sessions(house: House, server: int, client: int) -> None:
     """Streamable HTTP with sessions: what was seen direct is seen through the tunnel, long silences included."""
     exposed = await house.expose(server)
-    direct = await play(client, "sessions", exposed.server.url)
+    direct = await house.play(client, "sessions", exposed.server.url)
     check_sessions(direct)
-    assert await play(client, "sessions", exposed.url, SILENCE) == direct
+    assert await house.play(client, "sessions", exposed.url, SILENCE) == direct
 
 
 @pytest.mark.parametrize(("server", "client"), PAIRS)
 async def test_stateless_json(house: House, server: int, client: int) -> None:
     """Without sessions and with JSON answers: the same transcript both ways."""
     exposed = await house.expose(server, "--stateless")
-    direct = await play(client, "stateless", exposed.server.url)
+    direct = await house.play(client, "stateless", exposed.server.url)
     assert results(direct, "session") == [""]
     check_tools(direct)
-    assert await play(client, "stateless", exposed.url) == direct
+    assert await house.play(client, "stateless", exposed.url) == direct
 
 
 @pytest.mark.parametrize(("server", "client"), PAIRS)
 async def test_older_transport(house: House, server: int, client: int) -> None:
     """HTTP+SSE of 2024, whose first event names the path for messages: the same transcript both ways."""
     exposed = await house.expose(server, "--sse")
-    direct = await play(client, "older", exposed.server.url)
+    direct = await house.play(client, "older", exposed.server.url)
     check_tools(direct)
     check_progress(direct)
     assert results(direct, "asked") == [[{"sampling": "the capital of France"}, {"elicitation": "Who are you?"}]]
-    assert await play(client, "older", exposed.url) == direct
+    assert await house.play(client, "older", exposed.url) == direct
 
 
-@pytest.mark.parametrize(("server", "version"), [(1, "2025-11-25"), (2, "2026-07-28")])
+@pytest.mark.parametrize(("server", "version"), VERSIONS)
 async def test_negotiated(house: House, server: int, version: str) -> None:
     """A client that negotiates finds the same protocol both ways, new or old, and all of it works."""
     exposed = await house.expose(server)
-    direct = await play(2, "negotiated", exposed.server.url)
+    direct = await house.play(2, "negotiated", exposed.server.url)
     assert results(direct, "negotiated") == [{"version": version, "session": version < "2026"}]
     check_tools(direct)
     check_progress(direct)
@@ -116,4 +122,4 @@ async def test_negotiated(house: House, server: int, version: str) -> None:
     if version >= "2026":
         assert texts(direct, "ask_in_rounds") == ["asked, accept: Ada"]
         assert results(direct, "heard") == ["ToolsListChanged"]
-    assert await play(2, "negotiated", exposed.url, SILENCE) == direct
+    assert await house.play(2, "negotiated", exposed.url, SILENCE) == direct

@@ -1,6 +1,7 @@
-"""A pair of carriers in memory: whole messages, in order, with a delay and a rate; the tests' stand-in for a network path.
+"""A pair of carriers in memory: whole messages, in order, with a delay and a rate; a stand-in for a network path.
 
-A path with a rate takes no more than `ROOM_AHEAD` seconds of it at once, as a socket with little room for unsent bytes does.
+A path with a rate takes no more than `ROOM_AHEAD` seconds of it at once, as a socket with little room for unsent
+bytes does.
 """
 
 from __future__ import annotations

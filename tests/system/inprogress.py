@@ -15,7 +15,6 @@ from typing import Literal, get_args
 from tests.support.child import eventually
 from tests.support.messages import read_response
 from tests.support.rawhttp import RawClient, RawServer, Request, Steps, chunk
-from tests.support.rawstream import End
 
 Kind = Literal["head", "length", "chunked", "close", "events", "upload", "pipe"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -73,11 +72,10 @@ class Holding(RawServer):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a visitor saw: a status of the relay's own answer (0: none), how its bytes ended, and when."""
+    """What a visitor saw: a status of the relay's own answer (0: none) with its code, whether it ended well, when."""
 
     status: int
     code: bytes | None
-    how: End
     clean: bool
     """The answer was complete by its framing, or its end could be taken for it."""
     at: float
@@ -99,26 +97,38 @@ class InProgress:
             if self.kind in UNANSWERED:
                 response = await read_response(stream, b"POST")
                 code = response.head.get("Relay-Error") if response.head else None
-                how: End = "eof" if response.ended in ("clean", "malformed") else response.ended
-                return Outcome(response.status, code, how, response.ended == "clean", time.monotonic())
+                return Outcome(response.status, code, response.ended == "clean", time.monotonic())
             rest, how = await stream.rest()
         ended = b"0\r\n\r\n" in rest if self.kind in ("chunked", "events") else how == "eof" and self.kind != "length"
-        return Outcome(0, None, how, ended, stream.ended_at)
+        return Outcome(0, None, ended, stream.ended_at)
 
 
-async def begin(kind: Kind, local: Holding, port: int, host: str) -> InProgress:
-    """Begin one exchange of this kind at 127.0.0.1:`port`, and wait until it is in progress."""
-    path = f"/{kind}/{next(_numbers)}"
-    client = await RawClient.connect(port)
-    asked = _ASKED.get(kind, "GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")
-    client.send(asked.format(path=path, host=host).encode())
-    request = await local.arrived(path)
-    if kind in _LAST:
-        assert (await client.head()).status in (101, 200)
-        await client.until(_LAST[kind] + (b"\r\n" if kind in ("chunked", "events") else b""))
-    return InProgress(kind, client, request)
+class Begun:
+    """Begins exchanges at a public port, and closes what is left of them."""
 
+    def __init__(self, local: Holding, port: int) -> None:
+        self.local = local
+        self.port = port
+        self._clients: list[RawClient] = []
 
-async def begin_all(local: Holding, port: int, host: str) -> list[InProgress]:
-    """One of each kind, at the same time."""
-    return list(await asyncio.gather(*(begin(kind, local, port, host) for kind in KINDS)))
+    async def begin(self, kind: Kind, host: str) -> InProgress:
+        """One exchange of this kind, in progress."""
+        path = f"/{kind}/{next(_numbers)}"
+        client = await RawClient.connect(self.port)
+        self._clients.append(client)
+        asked = _ASKED.get(kind, "GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")
+        client.send(asked.format(path=path, host=host).encode())
+        request = await self.local.arrived(path)
+        if kind in _LAST:
+            assert (await client.head()).status in (101, 200)
+            await client.until(_LAST[kind] + (b"\r\n" if kind in ("chunked", "events") else b""))
+        return InProgress(kind, client, request)
+
+    async def begin_all(self, host: str) -> list[InProgress]:
+        """One of each kind, begun at the same time."""
+        return list(await asyncio.gather(*(self.begin(kind, host) for kind in KINDS)))
+
+    def close(self) -> None:
+        """Close every visitor."""
+        while self._clients:
+            self._clients.pop().close()

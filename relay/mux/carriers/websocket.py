@@ -24,9 +24,10 @@ NOT_SENT_MOST = 128 * 1024
 CLOSE_WITHIN = 2.0
 
 _BINARY = WSMsgType.BINARY
+_NORMAL = 1000
 
 
-class WebSocketCarrier(WSListener):  # type: ignore[misc]
+class WebSocketCarrier(WSListener):
     """One WebSocket connection. `owner` is asked for when the handshake is done."""
 
     def __init__(self, owner: Callable[[WebSocketCarrier], CarrierEvents]) -> None:
@@ -53,7 +54,7 @@ class WebSocketCarrier(WSListener):  # type: ignore[misc]
             return
         self._closing = True
         self._reason = self._reason or reason
-        self._transport.send_close(code, reason.encode()[:100])
+        self._transport.send_close(_close_code(code), reason.encode()[:100])
         self._transport.disconnect()
         self._timer = asyncio.get_running_loop().call_later(CLOSE_WITHIN, self.abort)
 
@@ -100,7 +101,7 @@ class WebSocketCarrier(WSListener):  # type: ignore[misc]
         elif kind == WSMsgType.CLOSE:
             reason = frame.get_close_message()
             self._reason = self._reason or (reason or b"").decode("utf-8", "replace") or "closed by the other side"
-            self.close(WSCloseCode.OK, "")
+            self.close(_NORMAL, "")
         elif kind == WSMsgType.TEXT:
             self._refuse(WSCloseCode.UNSUPPORTED_DATA, "text message")
 
@@ -142,3 +143,7 @@ class WebSocketCarrier(WSListener):  # type: ignore[misc]
     def _refuse(self, code: WSCloseCode, reason: str) -> None:
         self._reason = reason
         self.close(int(code.value), reason)
+
+
+def _close_code(code: int) -> WSCloseCode:
+    return WSCloseCode(code)

@@ -14,7 +14,7 @@ HIDDEN = {"mcp-session-id", "date", "server", "connection", "keep-alive", "trans
 
 
 class Transcript:
-    """Steps with their results, in order; prints itself as one JSON line."""
+    """Steps with their results, in order."""
 
     def __init__(self, origin: str) -> None:
         self.steps: list[dict[str, Any]] = []
@@ -29,13 +29,16 @@ class Transcript:
         """Note one step with what came of it (anything that JSON can hold, or an SDK model)."""
         self.steps.append({"step": step, "result": plain(result)})
 
-    def dump(self) -> str:
-        """The whole transcript as one line of JSON."""
+    def steps_hidden(self) -> list[dict[str, Any]]:
+        """All steps, with the hidden values replaced."""
         text = json.dumps(self.steps, sort_keys=True)
         for value, word in sorted(self._replace, key=lambda pair: -len(pair[0])):
             text = text.replace(json.dumps(value)[1:-1], word)
         # an identifier of a session or a client that an error text might quote
-        return re.sub(r"\b[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\b", "ID", text)
+        steps: list[dict[str, Any]] = json.loads(
+            re.sub(r"\b[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\b", "ID", text)
+        )
+        return steps
 
 
 def plain(value: Any) -> Any:

@@ -1,0 +1,1 @@
+"""Coverage-guided fuzz targets (atheris): one room each. `scripts/fuzz` runs them all, `python -m fuzz.NAME` one."""

@@ -1,0 +1,257 @@
+"""The tunnel path as a plain ASGI callable, over the same exchange, for other ASGI servers.
+
+Thin: what ASGI cannot say is lost here and listed in docs/promises.md ("Under another ASGI server"). The server in front
+is the guard of bytes; what a head means is decided by `guard.check`, where it goes by `routing`, as elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from relay.edge import answers, routing
+from relay.edge.answers import Code, Facts
+from relay.edge.guard import Body, Refusal, Request, check
+from relay.edge.services import Services
+from relay.exchange.headers import HOP_BY_HOP
+from relay.exchange.heads import Fields, ResponseHead
+from relay.exchange.outgoing import Exchange, Failure
+from relay.tunnels.hub import Link
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class AbortedError(Exception):
+    """The answer broke off: raised into the server, which has no other way to cut a response."""
+
+
+class TunnelApp:
+    """The ASGI application."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """See the ASGI specification."""
+        if scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        else:
+            # An upgraded connection is a pipe of bytes, which ASGI does not have.
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _serve(self, scope: Message, receive: Receive, send: Send) -> None:
+        services = self._services
+        request_id = services.new_id()
+        fields: Fields = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
+        method = scope["method"].encode("latin-1")
+        try:
+            request = check(method, _target(scope), "1.0" if scope["http_version"] == "1.0" else "1.1", fields)
+        except Refusal as refusal:
+            facts = answers.facts_of(method, fields, request_id)
+            await _say(send, refusal.code, facts, refusal.message)
+            return
+        services.exchanges += 1
+        try:
+            visit = _Visit(services, request, request_id, receive, send)
+            client = scope.get("client") or ("unknown", 0)
+            await visit.run(routing.Caller(client[0], services.trusts(client[0]), request_id))
+        finally:
+            services.exchange_ended()
+
+
+class _Visit:
+    """One exchange under ASGI: events of the exchange on one side, two coroutines on the other."""
+
+    def __init__(self, services: Services, request: Request, request_id: str, receive: Receive, send: Send) -> None:
+        self._services = services
+        self._request = request
+        self._request_id = request_id
+        self._receive = receive
+        self._send = send
+        self._exchange = Exchange(self)
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._heads: deque[ResponseHead] = deque()
+        # Bounded by the stream's window: what is here has not been consumed.
+        self._data: deque[bytes] = deque()
+        self._trailers: Fields | None = None
+        self._failure: Failure | None = None
+        self._link: asyncio.Future[Link | None] = asyncio.get_running_loop().create_future()
+        self._prefix = b""
+
+    async def run(self, caller: routing.Caller) -> None:
+        """From route to end. Raises `AbortedError` when an answer broke off."""
+        try:
+            name, link = routing.find(self._services, self._request)
+            link = link or await self._hold(name)
+            routing.begin(self._services, self._request, caller, self._exchange, link)
+        except routing.Unroutable as no:
+            await self._answer(no.code, no.detail)
+            return
+        upload = asyncio.ensure_future(self._upload())
+        try:
+            await self._download()
+        finally:
+            upload.cancel()
+            await asyncio.gather(upload, return_exceptions=True)
+            self._exchange.abort()
+
+    async def _hold(self, name: str) -> Link:
+        hub = self._services.hub
+        if not hub.hold(name, self):
+            raise routing.Unroutable(Code.AGENT_OFFLINE)
+        try:
+            link = await self._link
+        finally:
+            hub.release(name, self)
+        if link is None:
+            raise routing.Unroutable(Code.DRAINING if self._services.draining else Code.AGENT_OFFLINE)
+        return link
+
+    async def _upload(self) -> None:
+        """Request body to the exchange; then waits for the visitor to leave."""
+        more = self._request.body is not Body.NONE
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self._failure = self._failure or Failure("", "the visitor left")
+                self._exchange.abort()
+                self._news.set()
+                return
+            data = message.get("body", b"")
+            if more and data:
+                if self._request.json_post and len(self._prefix) < answers.MAX_PREFIX:
+                    self._prefix += data[: answers.MAX_PREFIX]
+                self._room.clear()
+                if not self._exchange.write(data):
+                    await self._room.wait()
+            if more and not message.get("more_body", False):
+                more = False
+                self._exchange.end([])
+
+    async def _download(self) -> None:
+        """The answer to the server."""
+        started = False
+        while True:
+            if self._heads:
+                head = self._heads.popleft()
+                await self._send({"type": "http.response.start", "status": head.status, "headers": _fields(head)})
+                # The head leaves before the first byte of body: some servers hold it until they are given some body.
+                await self._send({"type": "http.response.body", "body": b"", "more_body": True})
+                started = True
+            elif self._data:
+                data = self._data.popleft()
+                await self._send({"type": "http.response.body", "body": data, "more_body": True})
+                self._exchange.consumed(len(data))
+            elif self._failure is not None:
+                if started:
+                    raise AbortedError(self._failure.code)
+                if self._failure.code:
+                    await self._answer(Code(self._failure.code), self._failure.detail)
+                return
+            elif self._trailers is not None:
+                await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+                return
+            else:
+                self._news.clear()
+                await self._wait_for_head()
+
+    async def _wait_for_head(self) -> None:
+        if self._exchange.answered or self._heads or self._failure is not None:
+            await self._news.wait()
+            return
+        try:
+            async with asyncio.timeout(self._services.timeouts.response_head):
+                await self._news.wait()
+        except TimeoutError:
+            self._exchange.abort()
+            self._failure = Failure(Code.HEAD_TIMEOUT, f"waited {self._services.timeouts.response_head:g} seconds")
+
+    async def _answer(self, code: Code, detail: str) -> None:
+        request = self._request
+        facts = Facts(
+            method=request.method,
+            request_id=self._request_id,
+            host=request.host.authority,
+            accept_html=request.accept_html,
+            json_post=request.json_post,
+            origin=request.origin,
+            body_prefix=self._prefix,
+        )
+        await _say(self._send, code, facts, detail)
+
+    # ---- Waiter of the hub
+
+    def on_ready(self, link: Link) -> None:
+        """See `Waiter.on_ready`."""
+        if not self._link.done():
+            self._link.set_result(link)
+
+    def on_given_up(self) -> None:
+        """See `Waiter.on_given_up`."""
+        if not self._link.done():
+            self._link.set_result(None)
+
+    # ---- ExchangeEvents
+
+    def on_informational(self, head: ResponseHead) -> None:
+        """See `ExchangeEvents.on_informational`: ASGI has no word for it."""
+
+    def on_head(self, head: ResponseHead, length: int | None) -> None:
+        """See `ExchangeEvents.on_head`."""
+        self._heads.append(head)
+        self._news.set()
+
+    def on_data(self, data: memoryview) -> None:
+        """See `ExchangeEvents.on_data`."""
+        if data:
+            self._data.append(bytes(data))
+            self._news.set()
+
+    def on_end(self, trailers: Fields) -> None:
+        """See `ExchangeEvents.on_end`."""
+        self._trailers = trailers
+        self._news.set()
+
+    def on_failed(self, failure: Failure) -> None:
+        """See `ExchangeEvents.on_failed`."""
+        self._failure = failure
+        self._news.set()
+        self._room.set()
+
+    def on_writable(self) -> None:
+        """See `ExchangeEvents.on_writable`."""
+        self._room.set()
+
+
+def _target(scope: Message) -> bytes:
+    raw = scope.get("raw_path")
+    path = bytes(raw) if raw else scope["path"].encode("utf-8")
+    query = scope.get("query_string", b"")
+    return path + b"?" + query if query else path
+
+
+def _fields(head: ResponseHead) -> Fields:
+    return [(name.lower(), value) for name, value in head.fields if name.lower() not in HOP_BY_HOP]
+
+
+async def _say(send: Send, code: Code, facts: Facts, detail: str) -> None:
+    status, fields, body = answers.parts(code, facts, detail)
+    fields = [(name.lower(), value) for name, value in fields]
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

@@ -1,0 +1,152 @@
+"""The writing side of a visitor's connection: an exchange's answer, or one of the relay's own.
+
+Decides how an answer is written and how one that breaks off looks. What is read, and what comes next, is decided by
+the class below it (`visitor`).
+"""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+
+from relay.edge import answers
+from relay.edge.answers import Code, Facts
+from relay.edge.connection import Connection
+from relay.edge.guard import Request
+from relay.edge.response import ResponseWriter, encode_informational, encode_switch
+from relay.edge.services import Services, http_date
+from relay.exchange.heads import Fields, ResponseHead
+from relay.exchange.outgoing import Exchange, Failure
+
+
+class Speaker(Connection):
+    """Owner of an exchange: see `ExchangeEvents`."""
+
+    def __init__(self, services: Services) -> None:
+        super().__init__(services)
+        self.request: Request | None = None
+        self.request_id = ""
+        self.exchange: Exchange | None = None
+        self.writer: ResponseWriter | None = None
+        self.prefix = b""
+        """The first bytes of a JSON body, for the id of a JSON-RPC request, until somebody else has answered."""
+        self._pending_head = b""
+        self._unconsumed = 0
+
+    # ---- for the class below
+
+    @abstractmethod
+    def on_answered(self) -> None:
+        """The answer is written to its end."""
+
+    @abstractmethod
+    def on_switched(self) -> None:
+        """A 101 was written: the connection is a pipe from here on."""
+
+    @abstractmethod
+    def on_broken_off(self) -> None:
+        """The answer has begun and there will be no more of it."""
+
+    @abstractmethod
+    def answer(self, code: Code, detail: str = "") -> None:
+        """The relay answers by itself."""
+
+    def say(self, code: Code, facts: Facts, detail: str) -> None:
+        """Writes an answer of the relay's own, whole."""
+        self._pending_head = b""
+        self.prefix = b""
+        self.write(answers.render(code, facts, detail, now_http_date=http_date(time.time())))
+        self.writer = ResponseWriter(facts.keep_alive)
+
+    def facts(self, refused_fields: Fields) -> Facts:
+        """What an answer has to know; `refused_fields` are those of a head that was not let through."""
+        request = self.request
+        if request is None:
+            return answers.facts_of(b"GET", refused_fields, self.services.new_id())
+        return Facts(
+            method=request.method,
+            request_id=self.request_id,
+            host=request.host.authority,
+            accept_html=request.accept_html,
+            json_post=request.json_post,
+            origin=request.origin,
+            body_prefix=self.prefix,
+            keep_alive=request.keep_alive and not self.services.draining,
+            http10=request.http10,
+        )
+
+    # ---- Connection
+
+    def on_drained(self) -> None:
+        """See `Connection.on_drained`."""
+        amount, self._unconsumed = self._unconsumed, 0
+        if self.exchange is not None and amount:
+            self.exchange.consumed(amount)
+
+    # ---- ExchangeEvents
+
+    def on_informational(self, head: ResponseHead) -> None:
+        """See `ExchangeEvents.on_informational`."""
+        if self.request is not None and not self.request.http10:
+            self.write(encode_informational(head))
+
+    def on_head(self, head: ResponseHead, length: int | None) -> None:
+        """See `ExchangeEvents.on_head`."""
+        request = self.request
+        assert request is not None
+        self.patience.wait_for_ever()
+        self.prefix = b""
+        if head.status == 101:
+            self.writer = None
+            self.write(encode_switch(head))
+            self.on_switched()
+            return
+        no_body = request.method == b"HEAD" or head.status in (204, 304)
+        writer = self.writer = ResponseWriter(request.keep_alive and not self.services.draining)
+        # Written with the first data of the same turn of the loop; alone at the turn's end.
+        self._pending_head = writer.head(head, length, no_body, request.http10)
+        self.loop.call_soon(self._write_head)
+
+    def on_data(self, data: memoryview) -> None:
+        """See `ExchangeEvents.on_data`."""
+        size = len(data)
+        if size:
+            self.write(self._take_head() + self.writer.data(data) if self.writer is not None else bytes(data))
+        if self.full:
+            self._unconsumed += size
+        elif self.exchange is not None:
+            self.exchange.consumed(size)
+
+    def on_end(self, trailers: Fields) -> None:
+        """See `ExchangeEvents.on_end`."""
+        if self.writer is None:
+            self.half_close()
+            return
+        tail = self._take_head() + self.writer.end(trailers)
+        if tail:
+            self.write(tail)
+        self.on_answered()
+
+    def on_failed(self, failure: Failure) -> None:
+        """See `ExchangeEvents.on_failed`."""
+        if self.exchange is not None and self.exchange.answered:
+            self.break_off_answer()
+        else:
+            self.answer(Code(failure.code), failure.detail)
+
+    def break_off_answer(self) -> None:
+        """Ends the connection so that the visitor sees an abort. An upgraded one has no end but the connection's."""
+        by_close = self.writer is None or self.writer.by_close
+        head = self._take_head()
+        if head:
+            self.write(head)
+        self.on_broken_off()
+        self.break_off(by_close)
+
+    def _take_head(self) -> bytes:
+        head, self._pending_head = self._pending_head, b""
+        return head
+
+    def _write_head(self) -> None:
+        if self._pending_head and not self.closed:
+            self.write(self._take_head())
