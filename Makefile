@@ -4,8 +4,8 @@ help: ; @echo "make demo [ONCE=1] | test | test-node | chaos | fuzz [FUZZ_SECOND
 install: ; @scripts/install
 demo: install ; @scripts/sdk-envs mcp2 && exec .venv/bin/python scripts/demo.py $(if $(ONCE),--once)
 test: install ; @scripts/test $(ARGS)
-test-node: install ; @scripts/sdk-envs && scripts/node-packages && .venv/bin/python -m pytest -m node $(ARGS)
+test-node: install ; @scripts/test-node $(ARGS)
 chaos: install ; @scripts/sdk-envs && RELAY_CHAOS=1 .venv/bin/python -m pytest -m chaos --timeout 3600 $(ARGS)
-fuzz: install ; @scripts/fuzz $(or $(FUZZ_SECONDS),60)
+fuzz: ; @scripts/fuzz $(or $(FUZZ_SECONDS),60)
 lint: install ; @scripts/lint
 clean: ; @rm -rf .venv .venvs .fuzz .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

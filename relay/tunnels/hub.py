@@ -36,10 +36,12 @@ class Link:
     _recent: int = 0
 
     def load(self, now: float) -> int:
-        """Steps of `LOAD_STEP` bytes moved in the last `LOAD_SPAN` seconds or so, plus what waits to be sent."""
+        """Steps of `LOAD_STEP` bytes moved per `LOAD_SPAN` seconds since the last call, plus what waits to be sent."""
         moved = self.session.load()
-        if now - self._mark >= LOAD_SPAN:
-            self._recent = moved - self._mark_load if now - self._mark < 2 * LOAD_SPAN else 0
+        elapsed = now - self._mark
+        if elapsed >= LOAD_SPAN:
+            # Over the whole time: a transfer that has run for a minute counts for the first request of that minute.
+            self._recent = int((moved - self._mark_load) * LOAD_SPAN / elapsed)
             self._mark = now
             self._mark_load = moved
         return (max(self._recent, moved - self._mark_load) + self.session.outbox.size) // LOAD_STEP

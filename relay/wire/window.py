@@ -85,7 +85,7 @@ class ReceiveWindow:
 
     def _judge(self, amount: int, taken: float, trips: Trips) -> int:
         """The next size, when `amount` bytes (a whole window) took `taken` seconds."""
-        trip = max(trips.last, LEAST_ROUND_TRIP)
+        trip = max(trips.smallest, LEAST_ROUND_TRIP)
         if taken <= trip * NARROW_TRIPS:
             return self.size * 2
         if taken > trip * SLOW_TRIPS:

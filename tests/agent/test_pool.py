@@ -502,8 +502,8 @@ y1GIwGBUW6H3AiEA8xLQ6rpVDU0MrFj+y6uE9tPFdhYDUQYBXCcL4kZLWU4=
 
 
 @asynccontextmanager
-async def over_tls(folder: Path, answer: bytes, cut: bool = False) -> AsyncIterator[tuple[int, ssl.SSLContext]]:
-    """A local service that answers every head over TLS, then closes where `cut`; and a context that trusts it."""
+async def over_tls(folder: Path, answer: bytes, end: str = "") -> AsyncIterator[tuple[int, ssl.SSLContext]]:
+    """A local service that answers every head over TLS, and then may `end` (close, abort); a context that trusts it."""
     file = folder / "local.pem"
     file.write_text(CERTIFICATE, encoding="ascii")
     serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -515,10 +515,12 @@ async def over_tls(folder: Path, answer: bytes, cut: bool = False) -> AsyncItera
             while await reader.readuntil(b"\r\n\r\n"):
                 writer.write(answer)
                 await writer.drain()
-                if cut:
+                if end:
                     break
         except (OSError, EOFError):
             pass
+        if end == "abort":
+            writer.transport.abort()
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=serving) as server:
@@ -539,15 +541,16 @@ async def test_https_target(tmp_path: Path) -> None:
         await within(pool.aclose())
 
 
+@pytest.mark.parametrize(("end", "last"), [("close", "end"), ("abort", "failed")])
 @on_every_loop
-async def test_https_answer_until_close(tmp_path: Path) -> None:
-    """TLS says when it ends on purpose."""
-    async with over_tls(tmp_path, b"HTTP/1.1 200 OK\r\n\r\nok", cut=True) as (port, trusting):
+async def test_https_answer_until_close(tmp_path: Path, end: str, last: str) -> None:
+    """TLS says when it ends on purpose; without that word an answer is cut off."""
+    async with over_tls(tmp_path, b"HTTP/1.1 200 OK\r\n\r\nok", end) as (port, trusting):
         pool = LocalPool(parse_target(f"https://127.0.0.1:{port}"), AddressPolicy(), tls=trusting)
         log = Log()
         pool.start(request(), log)
         await log.over()
-        assert log.names == ["head", "data", "end"]
+        assert log.names == ["head", "data", last]
         await within(pool.aclose())
 
 
