@@ -1,4 +1,4 @@
-"""Target: the guard, given raw heads as a visitor might send them. A head that passes has one meaning, here and in h11."""
+"""Target: the guard, given heads as a visitor might send them. One that passes has one meaning, here and in h11."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from fuzz.harness import run
 
 with atheris.instrument_imports(include=["relay.edge.guard", "relay.edge.hosts", "relay.exchange"]):
     from relay.edge.answers import Code
-    from relay.edge.guard import METHODS, Body, Refusal, check as judge
+    from relay.edge.guard import METHODS, Body, Refusal
+    from relay.edge.guard import check as judge
     from relay.exchange.headers import HOP_BY_HOP
     from relay.exchange.heads import Fields, RequestHead, decode_request, encode_request
 
@@ -74,7 +75,7 @@ def seeds() -> Iterator[bytes]:
     """Heads that pass, and the tricks of DESIGN's guard."""
     for line, fields in (
         (b"GET / HTTP/1.1", b""),
-        (b"POST /mcp?x=%2F HTTP/1.1", b"Content-Length: 5\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n"),
+        (b"POST /mcp?x=%2F HTTP/1.1", b"Content-Length: 5\r\nContent-Type: text/json\r\nExpect: 100-continue\r\n"),
         (b"POST /mcp HTTP/1.1", b"Transfer-Encoding: chunked\r\nConnection: keep-alive, x-a\r\nX-A: 1\r\n"),
         (b"GET /ws HTTP/1.1", b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: eA==\r\n"),
         (b"GET / HTTP/1.1", b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n"),

@@ -54,8 +54,8 @@ def run(name: str, check: Callable[[bytes], None], seeds: Iterable[bytes]) -> No
     for seed in seeds_of_old_faults(name):
         (corpus / hashlib.sha256(seed).hexdigest()[:24]).write_bytes(seed)
     prefix = os.fspath(FOUND / f"{name}-")
-    options = [f"-artifact_prefix={prefix}", f"-max_len={MOST_BYTES}", "-timeout=10", "-rss_limit_mb=2048", "-verbosity=0"]
-    options.append("-print_final_stats=1")
+    options = [f"-artifact_prefix={prefix}", f"-max_len={MOST_BYTES}", "-timeout=10", "-rss_limit_mb=2048"]
+    options += ["-verbosity=0", "-print_final_stats=1"]
     atheris.Setup([sys.argv[0], *options, *sys.argv[1:], os.fspath(corpus)], check)
     atheris.Fuzz()
 

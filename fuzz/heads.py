@@ -1,4 +1,4 @@
-"""Target: request heads, response heads and trailers. Only heads that are safe to write and `MalformedHead` may come out."""
+"""Target: request heads, response heads, trailers. Only heads that are safe to write and `MalformedHead` come out."""
 
 from __future__ import annotations
 

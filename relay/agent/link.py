@@ -74,6 +74,7 @@ class Link:
                 raise LinkFailed(_explain(error)) from error
             raise
         if isinstance(answer, Refused):
+            self.close("refused")
             raise LinkRefused(answer)
         return answer
 

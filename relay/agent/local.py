@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import Protocol, cast
 
+from relay.agent.endings import ended_on_purpose, is_tls, left_over
 from relay.agent.parsers import HeadCutter, ResponseHeadParser, persists
 from relay.agent.requests import NOBODY, FailureKind, LocalEvents, LocalRequest, RequestBody, encode_head
 from relay.exchange.errors import MalformedBody, MalformedHead
@@ -20,7 +21,6 @@ from relay.exchange.heads import Fields, ResponseHead
 
 MOST_INFORMATIONAL = 32
 LINGER = 5.0  # seconds that a connection which is done with may take to send what it still holds
-MOST_SALVAGED = 256 * 1024  # bytes that are still read from a connection which broke while we wrote to it
 
 
 class ConnectionOwner(Protocol):
@@ -44,6 +44,7 @@ class State:
     CLOSED = 5
 
 
+_CUT_TLS = "closed the connection without saying so in TLS: the answer may be cut short"
 _RUNNING = (State.HEAD, State.BODY, State.PIPE)
 
 
@@ -161,7 +162,7 @@ class LocalConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its type
-        self._tls = transport.get_extra_info("ssl_object") is not None
+        self._tls = is_tls(transport)
         wire = transport.get_extra_info("socket")
         if wire is not None and wire.family in (socket.AF_INET, socket.AF_INET6):
             wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -194,7 +195,10 @@ class LocalConnection(asyncio.Protocol):
             except MalformedBody as error:
                 self._fail("local_reset", str(error))
             else:
-                self._answer_over([], b"")
+                if ended_on_purpose(self._transport):
+                    self._answer_over([], b"")
+                else:
+                    self._fail("local_reset", _CUT_TLS)
         elif state == State.PIPE:
             self._answer_over([], b"")
         elif state == State.OVER:
@@ -203,8 +207,8 @@ class LocalConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Without `eof_received` before it, no answer ends cleanly by it."""
-        if exc is not None and self.state in (State.HEAD, State.BODY):
-            self._salvage()
+        if exc is not None and self.state in (State.HEAD, State.BODY) and (data := left_over(self._transport)):
+            self.data_received(data)
         if self.state == State.PIPE and exc is None and self._sent:
             self._answer_over([], b"")  # our own close of a TLS pipe
         elif self.state in _RUNNING:
@@ -330,20 +334,3 @@ class LocalConnection(asyncio.Protocol):
         """The request broke its own framing: the local service must not take it for whole."""
         self._touched = True  # nothing is sent again
         self._fail("local_reset", f"was cut off: {reason}")
-
-    def _salvage(self) -> None:
-        """Read what the local service said before it broke off, an early answer to an upload say.
-
-        The transport gives up at the first write that fails, with the answer still unread in the kernel.
-        """
-        if self._tls:
-            return
-        wire = self._transport.get_extra_info("socket")
-        try:
-            with wire.dup() as copy:
-                copy.setblocking(False)
-                data = copy.recv(MOST_SALVAGED)
-        except (AttributeError, OSError):  # a transport without a socket, or nothing left
-            return
-        if data:
-            self.data_received(data)

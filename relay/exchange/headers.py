@@ -7,7 +7,9 @@ trailers are carried.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from relay.exchange.heads import Fields
 
@@ -62,27 +64,32 @@ def add_forwarded(fields: Fields, visit: Visit, trusted: bool) -> Fields:
 
     Inbound copies count only when the peer is a trusted proxy: then the chain is kept and extended, else it is dropped.
     """
-    address, scheme, host = visit.address, visit.scheme, visit.host
-    chain = [address]
-    elements: list[str] = []
-    if trusted:
-        kept = _inbound(fields)
-        chain = [value for name, value in kept if name == b"x-forwarded-for"] + chain
-        elements = [value for name, value in kept if name == b"forwarded"]
-        schemes = [_nearest(value).lower() for name, value in kept if name == b"x-forwarded-proto"]
-        hosts = [_nearest(value) for name, value in kept if name == b"x-forwarded-host"]
-        scheme = next((value for value in schemes if value in SCHEMES), scheme)
-        host = next(filter(None, hosts), host)
+    own = _own_hop(visit) if not trusted else _extended_hop(visit, _inbound(fields))
+    return [*(field for field in fields if field[0].lower() not in FORWARDED), *own]
+
+
+@lru_cache(maxsize=1024)
+def _own_hop(visit: Visit) -> tuple[tuple[bytes, bytes], ...]:
+    """The fields of a chain that begins here; the same visitor asks for them again and again."""
+    return _extended_hop(visit, ())
+
+
+def _extended_hop(visit: Visit, inbound: Sequence[tuple[bytes, str]]) -> tuple[tuple[bytes, bytes], ...]:
+    """The fields of a chain, with what a trusted proxy said before us."""
+    chain = [value for name, value in inbound if name == b"x-forwarded-for"] + [visit.address]
+    elements = [value for name, value in inbound if name == b"forwarded"]
+    schemes = [_nearest(value).lower() for name, value in inbound if name == b"x-forwarded-proto"]
+    hosts = [_nearest(value) for name, value in inbound if name == b"x-forwarded-host"]
+    scheme = next((value for value in schemes if value in SCHEMES), visit.scheme)
+    host = next(filter(None, hosts), visit.host)
     quoted = host.replace("\\", "\\\\").replace('"', '\\"')
-    elements.append(f'for={_node(address)};proto={scheme};host="{quoted}"')
-    result = [field for field in fields if field[0].lower() not in FORWARDED]
-    result += (
+    elements.append(f'for={_node(visit.address)};proto={scheme};host="{quoted}"')
+    return (
         (b"X-Forwarded-For", ", ".join(chain).encode("latin-1")),
         (b"X-Forwarded-Proto", scheme.encode("latin-1")),
         (b"X-Forwarded-Host", host.encode("latin-1")),
         (b"Forwarded", ", ".join(elements).encode("latin-1")),
     )
-    return result
 
 
 def _inbound(fields: Fields) -> list[tuple[bytes, str]]:

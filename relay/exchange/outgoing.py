@@ -74,12 +74,24 @@ class ExchangeEvents(Protocol):
 class Exchange:
     """One request with its answer. Also the owner of its stream."""
 
-    __slots__ = ("_events", "_head_only", "_heads", "_left", "_stream", "_upgrade", "answered", "complete", "upgraded")
+    __slots__ = (
+        "_events",
+        "_head_only",
+        "_heads",
+        "_left",
+        "_stream",
+        "_upgrade",
+        "_upgrade",
+        "answered",
+        "complete",
+        "upgraded",
+    )
 
     def __init__(self, events: ExchangeEvents) -> None:
         self._events: ExchangeEvents | None = events
         self._stream: Stream | None = None
         self._head_only = False
+        self._upgrade = False
         self._heads = 0
         self._left = -1
         self._upgrade = False
@@ -92,6 +104,7 @@ class Exchange:
     def start(self, session: Session, head: RequestHead, ended: bool) -> None:
         """Opens the stream. Raises `SessionGone`, `SessionBusy`, `MalformedHead`."""
         self._head_only = head.method == b"HEAD"
+        self._upgrade = head.upgrade
         self._upgrade = head.upgrade
         self._stream = session.open(encode_request(head), ended, self)
 
@@ -144,6 +157,8 @@ class Exchange:
             return
         self.answered = True
         self.upgraded = head.status == 101
+        if self._upgrade and not self.upgraded and self._stream is not None:
+            self._stream.end()  # a refused upgrade: the request has no more to say
         if self._head_only or head.status in (204, 304):
             self._left = 0
         elif length is not None and not self.upgraded:

@@ -97,7 +97,7 @@ class Session:
         if ended:
             stream.sent_all()
         if self._last_id >= frames.MAX_STREAM_ID - 2:
-            self.leaving = True
+            self.go_away(AwayCode.SHUTDOWN, "all stream numbers are used up")
         return stream
 
     def go_away(self, code: AwayCode, detail: str) -> None:
@@ -176,7 +176,6 @@ class Session:
     def on_lost(self, reason: str) -> None:
         """See `CarrierEvents.on_lost`."""
         self._end(reason)
-        self.owner.on_lost(self._reason)
 
     def on_message(self, message: memoryview) -> None:
         """See `CarrierEvents.on_message`."""
@@ -337,3 +336,5 @@ class Session:
             except Exception as error:  # the others must be told all the same
                 self.loop.call_exception_handler({"message": "an exchange failed", "exception": error})
         self.streams.clear()
+        # At once, and not when the transport has ended as well: until then nobody must be sent here.
+        self.owner.on_lost(self._reason)

@@ -21,7 +21,7 @@ from relay.exchange.heads import Fields, check_fields
 
 VISIT = Visit("203.0.113.7", "https", "demo.example.com")
 NAMES = st.sampled_from(
-    [*sorted(HOP_BY_HOP), *sorted(PROTECTED), *sorted(FORWARDED), b"accept", b"set-cookie", b"x-a", b"mcp-method", b"trailer"]
+    sorted(HOP_BY_HOP | PROTECTED | FORWARDED | {b"accept", b"set-cookie", b"x-a", b"mcp-method", b"trailer"})
 )
 
 
@@ -31,7 +31,9 @@ def spelled(draw: st.DrawFn, name: bytes) -> bytes:
     return bytes(byte ^ 0x20 if chr(byte).isalpha() and draw(st.booleans()) else byte for byte in name)
 
 
-FIELDS = st.lists(st.tuples(NAMES.flatmap(spelled), st.sampled_from([b"", b"close", b"x-a, keep-alive", b"1"])), max_size=10)
+FIELDS = st.lists(
+    st.tuples(NAMES.flatmap(spelled), st.sampled_from([b"", b"close", b"x-a, keep-alive", b"1"])), max_size=10
+)
 
 
 def stripped(fields: Fields) -> Fields:
@@ -156,7 +158,7 @@ def test_what_is_added_is_fit_to_be_written(fields: Fields, trusted: bool) -> No
     assert result[:-4] == [field for field in fields if field[0].lower() not in FORWARDED]
 
 
-# ---------------------------------------------------------------------------------------------------- the agent's rewriting
+# ---------------------------------------------------------------------------------------------------- rewriting
 
 OWN = frozenset((b"https://demo.example.com",))
 

@@ -15,7 +15,6 @@ from relay.exchange.errors import MalformedHead
 from relay.exchange.heads import RequestHead, ResponseHead
 
 
-
 def some_bytes(alphabet: bytes, least: int, most: int) -> st.SearchStrategy[bytes]:
     return st.text(alphabet.decode("latin-1"), min_size=least, max_size=most).map(lambda text: text.encode("latin-1"))
 

@@ -7,6 +7,7 @@ bytes does.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
 from relay.mux.carrier import ROOM, CarrierEvents
 
@@ -27,6 +28,8 @@ class MemoryCarrier:
         self.swallow = False
         """Everything sent is lost, and nobody is told: a half-open path."""
         self._free_at = 0.0
+        # Timers of one instant fire in any order; messages do not.
+        self._under_way: deque[bytes] = deque()
         self._loop = asyncio.get_running_loop()
 
     def send(self, message: bytearray) -> bool:
@@ -38,7 +41,8 @@ class MemoryCarrier:
         self.messages += 1
         now = self._loop.time()
         self._free_at = max(self._free_at, now) + (len(payload) / self.rate if self.rate else 0.0)
-        self._loop.call_at(self._free_at + self.delay, self._deliver, payload)
+        self._under_way.append(payload)
+        self._loop.call_at(self._free_at + self.delay, self._deliver)
         if self.rate and self._free_at - now > ROOM_AHEAD:
             self._loop.call_at(self._free_at, self._writable)
             return False
@@ -58,7 +62,8 @@ class MemoryCarrier:
         if self.owner is not None and self.closed is None:
             self.owner.on_writable()
 
-    def _deliver(self, payload: bytes) -> None:
+    def _deliver(self) -> None:
+        payload = self._under_way.popleft()
         peer = self.peer
         if peer is not None and peer.owner is not None and not self.swallow:
             peer.owner.on_message(memoryview(payload))

@@ -25,6 +25,7 @@ from tests.support.processes import DOMAIN, AgentProcess, RelayProcess
 from tests.support.rawhttp import CLOSE, RESET, RawClient, RawServer, Request, Step, Wait, chunk, exchange
 from tests.support.rawstream import EndOfBytes
 from tests.system.inprogress import KINDS, UNANSWERED, Begun, Holding, InProgress, Kind
+from tests.system.numbers import nothing_left
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("aborts")]
 
@@ -121,6 +122,8 @@ async def house() -> AsyncIterator[House]:
         begun = Begun(holding, relay.public_port)
         stack.callback(begun.close)
         yield House(relay, agent, begun, dying, sipping, servers)
+        begun.close()
+        await nothing_left(relay)
 
 
 @pytest.fixture(autouse=True)

@@ -23,6 +23,7 @@ from tests.support.child import eventually
 from tests.support.processes import DOMAIN, AgentProcess, RelayProcess
 from tests.support.rawhttp import CLOSE, FIN, RESET, RawClient, RawServer, Request, Step, chunk, exchange, ok
 from tests.system import wspeers
+from tests.system.numbers import nothing_left
 from tests.system.wspeers import FRAGMENTS, Library, LocalWebSocket, Visitor, dial, local_service
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("websocket")]
@@ -129,6 +130,7 @@ async def house() -> AsyncIterator[House]:
         await stack.enter_async_context(agent)
         await agent.established()
         yield House(relay, agent, echoes, raw, server)
+        await nothing_left(relay)
 
 
 # ---- two libraries ---------------------------------------------------------------------------------------------------

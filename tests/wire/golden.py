@@ -26,7 +26,8 @@ def unhex(value: str | list[Any]) -> bytes:
     if isinstance(value, str):
         return bytes.fromhex(value)
     return b"".join(
-        bytes.fromhex(part) if isinstance(part, str) else bytes.fromhex(part["repeat"]) * part["times"] for part in value
+        bytes.fromhex(part) if isinstance(part, str) else bytes.fromhex(part["repeat"]) * part["times"]
+        for part in value
     )
 
 

@@ -7,6 +7,7 @@ import json
 from hypothesis import strategies as st
 
 from relay.wire import frames, hello
+from relay.wire.errors import LocalProtocolError
 
 KINDS = sorted(frames.NAMES)
 STREAMS = st.sampled_from([1, 2, 3, 255, 65536, frames.MAX_STREAM_ID]) | st.integers(1, frames.MAX_STREAM_ID)
@@ -17,10 +18,10 @@ def least(kind: int) -> int:
     for length in range(16):
         try:
             frames.encode(kind, 0, bytes(length))
-        except frames.LocalProtocolError:
+        except LocalProtocolError:
             try:
                 frames.encode(kind, 1, bytes(length))
-            except frames.LocalProtocolError:
+            except LocalProtocolError:
                 continue
         return length
     raise AssertionError(f"no payload fits {kind:#x}")
@@ -29,7 +30,7 @@ def least(kind: int) -> int:
 def takes_stream(kind: int, stream: int) -> bool:
     try:
         frames.encode(kind, stream, bytes(least(kind)))
-    except frames.LocalProtocolError:
+    except LocalProtocolError:
         return False
     return True
 
@@ -68,7 +69,8 @@ good_messages = st.lists(good_frames(), max_size=6).map(lambda some: b"".join(fr
 @st.composite
 def messages(draw: st.DrawFn) -> bytes:
     """Any bytes at all, with good frames, strange ones, cut ones and noise in likely places."""
-    piece = good_frames().map(lambda frame: frames.encode(*frame)) | extension_frames | strange_frames | st.binary(max_size=20)
+    good = good_frames().map(lambda frame: frames.encode(*frame))
+    piece = good | extension_frames | strange_frames | st.binary(max_size=20)
     message = b"".join(draw(st.lists(piece, max_size=6)))
     if message and draw(st.booleans()):
         message = message[: draw(st.integers(0, len(message)))]
@@ -122,9 +124,9 @@ refusals = st.builds(
 
 renewals = st.builds(hello.Renew, key=texts(200))
 
+_BODIES = (hello.Hello, hello.Welcome, hello.Refused, hello.Renew)
 _MEMBERS = st.sampled_from(
-    "versions instance slot generation key names agent session tunnels name url ping_interval max_streams version relay"
-    " code message retry_after later".split()
+    sorted({member for body in _BODIES for member in body.__dataclass_fields__} | {"name", "url", "later"})
 )
 any_json = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 2**60) | st.floats() | st.text(max_size=8) | _MEMBERS,

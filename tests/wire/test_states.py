@@ -42,7 +42,7 @@ def test_a_reset_closes_from_anywhere(state: State) -> None:
 
 @given(st.lists(st.sampled_from(Signal)))
 def test_nothing_is_sent_behind_an_end(signals: list[Signal]) -> None:
-    """On any legal way through the table, each direction has no data behind its end, and none has anything behind a reset."""
+    """On any way through the table no direction has data behind its end, and none has anything behind a reset."""
     state = State.OPEN
     ended: set[str] = set()
     for signal in signals:
