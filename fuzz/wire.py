@@ -75,11 +75,11 @@ def seeds() -> Iterator[bytes]:
     for message in vectors("example")["messages"]:
         yield b"\x10" + unhex(message["message"])
     types = {"hello": frames.HELLO, "welcome": frames.WELCOME, "refused": frames.REFUSED, "renew": frames.RENEW}
-    for name, kind in types.items():
+    for name, number in types.items():
         group = vectors("handshake")[name]
         for vector in group["valid"] + group["invalid"]:
             payload = unhex(vector["payload"])
-            yield b"\xff" + frames.HEADER.pack(0, kind << 24 | len(payload)) + payload
+            yield b"\xff" + frames.HEADER.pack(0, number << 24 | len(payload)) + payload
 
 
 if __name__ == "__main__":

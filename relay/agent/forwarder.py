@@ -102,7 +102,9 @@ class Forwarding:
         head, route = self._head, self._route
         fields = strip_hop_by_hop(head.fields, connection_tokens(head.fields))
         if not self._forwarder.preserve_host:
-            fields = rewrite_for_local(fields, route.target.authority, _public_origins(fields))
+            fields = rewrite_for_local(
+                fields, route.target.authority, _public_origins(fields), route.target.scheme.encode()
+            )
         request = LocalRequest(head.method, head.target, fields, upgrade=head.upgrade)
         if not ended and not head.upgrade:
             request.body = "chunked" if first(fields, b"content-length") is None else "length"

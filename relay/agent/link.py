@@ -98,7 +98,7 @@ class Link:
             self.session.abort(reason)
 
     async def _dial(self, relay_url: str) -> None:
-        _, _ = await picows.ws_connect(
+        transport, _ = await picows.ws_connect(
             lambda: WebSocketCarrier(self._connected),
             relay_url.rstrip("/") + PATH,
             websocket_handshake_timeout=None,
@@ -109,6 +109,8 @@ class Link:
             proxy=proxy_for(relay_url),
             use_aiofastnet=False,
         )
+        if transport.response.headers.get("Sec-WebSocket-Protocol") != SUBPROTOCOL:
+            raise ConnectionAbortedError(f"answered as a WebSocket, but does not speak {SUBPROTOCOL}")
 
     def _connected(self, carrier: WebSocketCarrier) -> Session:
         self.session = Session(carrier, self, SessionOptions(opener=False))

@@ -151,7 +151,8 @@ class H11Parser:
             connection.receive_data(block)
             event = connection.next_event()
         except h11.RemoteProtocolError as error:
-            raise MalformedHead(f"header fields: {error}") from None
+            what, _, _ = str(error).partition(":")  # behind it stands the line, which may hold a secret
+            raise MalformedHead(f"header fields: {what}") from None
         if not isinstance(event, h11.Response | h11.InformationalResponse):
             raise MalformedHead("the head is not complete")
         fields = _bounded([(bytes(name), bytes(value)) for name, value in event.headers.raw_items()])

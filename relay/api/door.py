@@ -19,12 +19,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from relay.mux.carriers.websocket import WebSocketCarrier
+from relay.mux.session import Session
 from relay.tunnels.doorway import Doorway
-from relay.wire.frames import MAX_MESSAGE
+from relay.wire.frames import MAX_HELLO, MAX_MESSAGE
 from relay.wire.hello import SUBPROTOCOL
 
 MOST_HEAD = 16 * 1024
 HEAD_WITHIN = 10.0
+# The upgrade's head, a hello, and what WebSocket and our frames put around them.
+MOST_BEFORE_HELLO = MOST_HEAD + MAX_HELLO + 1024
 _AGENT = re.compile(rb"GET /agent/v1(?:\?[^ ]*)? HTTP/1\.1\r\n")
 _UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r\n", re.IGNORECASE)
 _LOGGER = logging.getLogger("relay.agents")
@@ -33,12 +36,18 @@ Protocol = asyncio.BaseProtocol
 
 
 class Door(asyncio.Protocol):
-    """Holds a connection until its first request head is complete, then hands it over."""
+    """Holds a connection until its first request head is complete, then hands it over.
+
+    To an agent it stays in front until the hello is admitted, so that a stranger can make nobody hold more than a hello.
+    """
 
     def __init__(self, doorway: Doorway, rest: Callable[[], HttpToolsProtocol]) -> None:
         self._doorway = doorway
         self._rest = rest
         self._buffer = b""
+        self._websocket: Any = None
+        self._session: Session | None = None
+        self._before_hello = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -49,9 +58,28 @@ class Door(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
         self._stop_timer()
+        if self._websocket is not None:
+            self._websocket.connection_lost(exc)
+
+    def eof_received(self) -> bool:
+        """See `asyncio.Protocol`."""
+        return False
+
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        if self._websocket is not None:
+            self._websocket.pause_writing()
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        if self._websocket is not None:
+            self._websocket.resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
+        if self._websocket is not None:
+            self._feed(data)
+            return
         self._buffer += data
         end = self._buffer.find(b"\r\n\r\n")
         if end < 0:
@@ -59,34 +87,50 @@ class Door(asyncio.Protocol):
                 self._transport.abort()
             return
         self._stop_timer()
-        if _AGENT.match(self._buffer) and _UPGRADE.search(self._buffer, 0, end + 2):
-            self._to_websocket()
+        data, self._buffer = self._buffer, b""
+        if _AGENT.match(data) and _UPGRADE.search(data, 0, end + 2):
+            self._websocket = _websocket_protocol(self._listener)
+            self._websocket.connection_made(self._transport)
+            self._feed(data)
         else:
             protocol = self._rest()
             self._transport.set_protocol(protocol)
             protocol.connection_made(self._transport)
-            protocol.data_received(self._buffer)
+            protocol.data_received(data)
 
-    def _to_websocket(self) -> None:
+    def _listener(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        offered = [one.strip() for one in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
+        carrier = WebSocketCarrier(self._connected)
+        if SUBPROTOCOL in offered:
+            chosen = [("Sec-WebSocket-Protocol", SUBPROTOCOL)]
+            response = WSUpgradeResponse.create_101_response(extra_headers=chosen)
+        else:
+            text = f"The subprotocol {SUBPROTOCOL} is spoken here.\n".encode()
+            response = WSUpgradeResponse.create_error_response(400, text)
+        return WSUpgradeResponseWithListener(response, carrier)
+
+    def _connected(self, carrier: WebSocketCarrier) -> Session:
         peer = self._transport.get_extra_info("peername")
         address = str(peer[0]) if isinstance(peer, tuple) else "unknown"
+        self._session = self._doorway.welcome_carrier(carrier, address)
+        return self._session
 
-        def listener(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
-            offered = request.headers.get("Sec-WebSocket-Protocol", "")
-            chosen = [("Sec-WebSocket-Protocol", SUBPROTOCOL)] if SUBPROTOCOL in offered else []
-            carrier = WebSocketCarrier(lambda carrier: self._doorway.welcome_carrier(carrier, address))
-            return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(extra_headers=chosen), carrier)
-
-        protocol = _websocket_protocol(listener)
-        self._transport.set_protocol(protocol)
-        protocol.connection_made(self._transport)
-        data, self._buffer = self._buffer, b""
+    def _feed(self, data: bytes) -> None:
+        """Bytes to picows, through us while the agent is a stranger, past us from then on."""
+        session = self._session
+        if session is not None and session.established:
+            self._transport.set_protocol(self._websocket)
+        else:
+            self._before_hello += len(data)
+            if self._before_hello > MOST_BEFORE_HELLO:
+                self._transport.abort()
+                return
         while data:
-            room = protocol.get_buffer(len(data))
+            room = self._websocket.get_buffer(len(data))
             size = min(len(room), len(data))
             room[:size] = data[:size]
             data = data[size:]
-            protocol.buffer_updated(size)
+            self._websocket.buffer_updated(size)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -1,7 +1,7 @@
 """The tunnel path as a plain ASGI callable, over the same exchange, for other ASGI servers.
 
-Thin: what ASGI cannot say is lost here and listed in docs/promises.md ("Under another ASGI server"). The server in front
-is the guard of bytes; what a head means is decided by `guard.check`, where it goes by `routing`, as elsewhere.
+Thin: what ASGI cannot say is lost here and listed in docs/promises.md ("Under another ASGI server"). The server in
+front is the guard of bytes; what a head means is decided by `guard.check`, where it goes by `routing`, as elsewhere.
 """
 
 from __future__ import annotations

@@ -39,13 +39,17 @@ class Phase(IntEnum):
     OVER = 5
 
 
+# Members of an enum are slow to look up, and these are looked up for every request.
+_HEAD, _HELD, _BODY, _WAIT, _PIPE, _OVER = Phase
+
+
 class Visitor(Speaker):
     """One connection; also the waiter of the hub while its request is held."""
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
         self._reader = HeadReader()
-        self._phase = Phase.HEAD
+        self._phase = _HEAD
         self._buffer = b""
         self._name = ""
         self._body: BodyDecoder | None = None
@@ -61,7 +65,7 @@ class Visitor(Speaker):
 
     def on_bytes(self, data: bytes) -> None:
         """See `Connection.on_bytes`."""
-        if self._phase is Phase.PIPE:
+        if self._phase is _PIPE:
             if self.exchange is not None and not self.exchange.write(data):
                 self.pause()
             return
@@ -70,7 +74,7 @@ class Visitor(Speaker):
 
     def on_half_close(self) -> bool:
         """See `Connection.on_half_close`: only an upgraded connection goes on in one direction."""
-        if self._phase is Phase.PIPE and self.exchange is not None:
+        if self._phase is _PIPE and self.exchange is not None:
             self.exchange.end([])
             return True
         return False
@@ -79,7 +83,7 @@ class Visitor(Speaker):
         """See `Connection.on_gone`."""
         self._buffer = b""
         self._leave(ResetCode.CANCEL)
-        self._phase = Phase.OVER
+        self._phase = _OVER
 
     def on_overdue(self, reason: str) -> None:
         """See `Connection.on_overdue`."""
@@ -92,7 +96,7 @@ class Visitor(Speaker):
 
     def check(self, now: float) -> None:
         """See `Connection.check`; keeps the clocks of a body as well."""
-        if self._phase is Phase.BODY and not (self.exchange is not None and self.exchange.answered):
+        if self._phase is _BODY and not (self.exchange is not None and self.exchange.answered):
             if self.paused:
                 self._expect("body", self.services.timeouts.idle)
             if self.patience.too_slow(now, not self.paused):
@@ -102,7 +106,7 @@ class Visitor(Speaker):
 
     def shutdown(self) -> None:
         """The relay drains: what runs is finished, nothing begins."""
-        if self._phase is Phase.HEAD and not self._buffer:
+        if self._phase is _HEAD and not self._buffer:
             self.close()
 
     def cut(self) -> None:
@@ -116,12 +120,12 @@ class Visitor(Speaker):
     def _advance(self) -> None:
         """Uses what is in the buffer, as far as the phase lets it."""
         while self._buffer:
-            if self._phase is Phase.HEAD:
+            if self._phase is _HEAD:
                 if not self._read_head():
                     return
-            elif self._phase is Phase.BODY:
+            elif self._phase is _BODY:
                 self._read_body()
-                if self._phase is Phase.BODY:
+                if self._phase is _BODY:
                     return
             else:
                 if len(self._buffer) >= _BUFFER_MOST:
@@ -170,7 +174,7 @@ class Visitor(Speaker):
         if link is not None:
             self._open(link)
         elif services.hub.hold(self._name, self):
-            self._phase = Phase.HELD
+            self._phase = _HELD
             self.patience.wait_for_ever()
         else:
             self.answer(Code.AGENT_OFFLINE)
@@ -189,7 +193,7 @@ class Visitor(Speaker):
         if self._body is None:
             self._await_answer()
         else:
-            self._phase = Phase.BODY
+            self._phase = _BODY
             self.patience.start_body(self.loop.time())
             self._expect("body", self.services.timeouts.idle)
 
@@ -223,7 +227,7 @@ class Visitor(Speaker):
 
     def _await_answer(self) -> None:
         """The request is complete."""
-        self._phase = Phase.WAIT
+        self._phase = _WAIT
         self.resume()
         exchange = self.exchange
         if exchange is not None and exchange.complete:
@@ -248,21 +252,21 @@ class Visitor(Speaker):
 
     def on_ready(self, link: Link) -> None:
         """See `Waiter.on_ready`."""
-        if self._phase is Phase.HELD:
+        if self._phase is _HELD:
             self._open(link)
             self.resume()
             self._advance()
 
     def on_given_up(self) -> None:
         """See `Waiter.on_given_up`."""
-        if self._phase is Phase.HELD:
+        if self._phase is _HELD:
             self.answer(Code.DRAINING if self.services.draining else Code.AGENT_OFFLINE)
 
     # ---- ExchangeEvents
 
     def on_writable(self) -> None:
         """See `ExchangeEvents.on_writable`."""
-        if self._phase is Phase.BODY and self.exchange is not None and not self.exchange.answered:
+        if self._phase is _BODY and self.exchange is not None and not self.exchange.answered:
             self._expect("body", self.services.timeouts.idle)
         self.resume()
 
@@ -270,12 +274,12 @@ class Visitor(Speaker):
 
     def on_answered(self) -> None:
         """See `Speaker.on_answered`: unless its upload still runs, the exchange is complete."""
-        if self._phase is Phase.WAIT:
+        if self._phase is _WAIT:
             self._finish()
 
     def on_switched(self) -> None:
         """See `Speaker.on_switched`."""
-        self._phase = Phase.PIPE
+        self._phase = _PIPE
         data, self._buffer = self._buffer, b""
         if data and self.exchange is not None and not self.exchange.write(data):
             self.pause()
@@ -285,7 +289,7 @@ class Visitor(Speaker):
     def on_broken_off(self) -> None:
         """See `Speaker.on_broken_off`."""
         self._leave(ResetCode.CANCEL)
-        self._phase = Phase.OVER
+        self._phase = _OVER
 
     def _finish(self) -> None:
         """Request and answer are complete: the next request, or the end."""
@@ -297,7 +301,7 @@ class Visitor(Speaker):
         if not keep_alive:
             self._end()
             return
-        self._phase = Phase.HEAD
+        self._phase = _HEAD
         self.expect_bulk(False)
         self._expect("silence", self.services.timeouts.idle)
         self.resume()
@@ -307,7 +311,7 @@ class Visitor(Speaker):
 
     def answer(self, code: Code, detail: str = "") -> None:
         """See `Speaker.answer`."""
-        if self.closed or self._phase is Phase.OVER:
+        if self.closed or self._phase is _OVER:
             return
         self._pass_over_body()
         facts = self.facts(self._reader.fields)
@@ -319,7 +323,7 @@ class Visitor(Speaker):
 
     def _end(self) -> None:
         """Nothing more is read of this connection; what was written arrives."""
-        self._phase = Phase.OVER
+        self._phase = _OVER
         self._buffer = b""
         self.close_after_answer()
 
@@ -337,7 +341,7 @@ class Visitor(Speaker):
 
     def _leave(self, code: ResetCode) -> None:
         """The exchange, or the wait for one, is over for this visitor."""
-        if self._phase is Phase.HELD:
+        if self._phase is _HELD:
             self.services.hub.release(self._name, self)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:

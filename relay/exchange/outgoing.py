@@ -164,8 +164,6 @@ class Exchange:
         elif length is not None and not self.upgraded:
             self._left = length
         events.on_head(head, length)
-        if self._upgrade and not self.upgraded and self._stream is not None:
-            self._stream.end()  # refused: nothing follows from our side
 
     def on_data(self, data: memoryview) -> None:
         """See `StreamEvents.on_data`."""

@@ -188,11 +188,12 @@ class Session:
                     return
             window = self.window
             if window.granted - window.received <= window.size * 7 // 8:
-                self._grant()
+                self.grant()
         except RemoteProtocolError as error:
             self.close(AwayCode.PROTOCOL_ERROR, str(error))
 
-    def _grant(self) -> None:
+    def grant(self) -> None:
+        """Gives the peer credit on the session where that is worth a frame."""
         now = self.now()
         increment = self.window.grant(self.window.received, now, self.keepalive.trips)
         if increment:

@@ -26,6 +26,15 @@ from relay.wire.frames import (
 from relay.wire.states import TRANSITIONS, Signal, State
 from relay.wire.window import ReceiveWindow, SessionWindow
 
+# Members of an enum are slow to look up, and these are looked up for every frame.
+_RECV_DATA = Signal.RECV_DATA
+_RECV_END = Signal.RECV_END
+_SEND_DATA = Signal.SEND_DATA
+_SEND_END = Signal.SEND_END
+_CLOSED = State.CLOSED
+_LOCAL_ENDED = State.LOCAL_ENDED
+_OPEN = State.OPEN
+
 # A writer is told to wait once this many bytes are queued, and to go on once no more than QUEUE_LOW are.
 QUEUE_FULL = 64 * 1024
 QUEUE_LOW = 16 * 1024
@@ -67,6 +76,9 @@ class StreamHost(Protocol):
     def schedule(self) -> None:
         """Sends at the end of this turn of the loop."""
 
+    def grant(self) -> None:
+        """Gives the peer credit on the session where that is worth a frame."""
+
     def forget(self, stream: Stream) -> None:
         """The stream has ended."""
 
@@ -92,7 +104,7 @@ class Stream:
         self.session = session
         self.id = number
         self.owner: StreamEvents | None = None
-        self.state = State.OPEN
+        self.state = _OPEN
         self.window = ReceiveWindow(STREAM_WINDOW, window_most)
         self.send_credit = STREAM_WINDOW
         self.waiting = False
@@ -105,14 +117,14 @@ class Stream:
 
     def send_head(self, payload: bytes, ended: bool = False) -> None:
         """A response head; with `ended` there is no body."""
-        self._step(Signal.SEND_DATA)
+        self._step(_SEND_DATA)
         self.session.send(encode(HEAD_END if ended else HEAD, self.id, payload))
         if ended:
             self._close_local()
 
     def write(self, data: bytes) -> bool:
         """Sends or queues `data` (not empty). False: wait for `on_writable` before writing more."""
-        self._step(Signal.SEND_DATA)
+        self._step(_SEND_DATA)
         session = self.session
         length = len(data)
         if not self._queued and length <= self.send_credit and session.writable and session.outbox.takes_small(length):
@@ -130,7 +142,7 @@ class Stream:
 
     def end(self, trailers: bytes = b"") -> None:
         """Half-closes: nothing more will be written."""
-        self._step(Signal.SEND_DATA)
+        self._step(_SEND_DATA)
         if self._queued:
             self._ending = trailers
             return
@@ -139,11 +151,11 @@ class Stream:
 
     def sent_all(self) -> None:
         """The OPEN frame said that no body follows."""
-        self.state = TRANSITIONS[self.state][Signal.SEND_END]
+        self.state = TRANSITIONS[self.state][_SEND_END]
 
     def received_all(self) -> None:
         """The peer's OPEN frame said that no body follows."""
-        self.state = TRANSITIONS[self.state][Signal.RECV_END]
+        self.state = TRANSITIONS[self.state][_RECV_END]
 
     @property
     def pending(self) -> int:
@@ -152,7 +164,7 @@ class Stream:
 
     def reset(self, code: ResetCode, detail: str = "", delivered: bool = False) -> None:
         """Cuts the stream, both ways, at once. Does nothing on a closed stream."""
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return
         self.session.send(encode_reset(self.id, code, detail, delivered))
         self.release()
@@ -192,29 +204,29 @@ class Stream:
             self._close_local()
         elif self._blocked and self._queued <= QUEUE_LOW:
             self._blocked = False
-            if self.owner is not None and self.state is not State.CLOSED:
+            if self.owner is not None and self.state is not _CLOSED:
                 self.owner.on_writable()
 
     # ---- receiving, called by the session
 
     def receive_data(self, data: memoryview) -> None:
         """DATA came in."""
-        self._remote(Signal.RECV_DATA)
+        self._remote(_RECV_DATA)
         self.window.on_received(len(data))
         if self.owner is not None:
             self.owner.on_data(data)
 
     def receive_head(self, payload: bytes) -> None:
         """HEAD came in."""
-        self._remote(Signal.RECV_DATA)
+        self._remote(_RECV_DATA)
         if self.owner is not None:
             self.owner.on_head(payload)
 
     def receive_end(self, trailers: bytes) -> None:
         """The peer ended."""
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return  # the owner cut the stream while handling the data of this very frame
-        self._remote(Signal.RECV_END)
+        self._remote(_RECV_END)
         owner = self.owner
         if self._closed():
             self.release()
@@ -244,35 +256,42 @@ class Stream:
         amount = min(amount, window.received - window.consumed)
         window.consumed += amount
         session = self.session
-        session.window.consumed += amount
-        if window.granted - window.consumed <= window.size * 7 // 8 and self.state in (State.OPEN, State.LOCAL_ENDED):
+        self._give_back(amount)
+        if window.granted - window.consumed <= window.size * 7 // 8 and self.state in (_OPEN, _LOCAL_ENDED):
             increment = window.grant(window.consumed, session.now(), session.keepalive.trips)
             if increment:
                 session.send(encode_credit(self.id, increment))
 
     def release(self) -> None:
         """Forgets the stream; what it held counts as consumed on the session."""
-        self.state = State.CLOSED
+        self.state = _CLOSED
         self._queue.clear()
         self._queued = 0
         self._ending = None
         self.owner = None
-        session = self.session
-        session.window.consumed += self.window.held()
+        held = self.window.held()
         self.window.consumed = self.window.received
-        session.forget(self)
+        self.session.forget(self)
+        self._give_back(held)
+
+    def _give_back(self, amount: int) -> None:
+        """Counts consumed bytes on the session as well, whose bound on what is held may have kept credit back."""
+        window = self.session.window
+        window.consumed += amount
+        if window.granted - window.received <= window.size // 2:
+            self.session.grant()
 
     def _close_local(self) -> None:
-        self._step(Signal.SEND_END)
+        self._step(_SEND_END)
         if self._closed():
             self.release()
 
     def _closed(self) -> bool:
-        return self.state is State.CLOSED
+        return self.state is _CLOSED
 
     def _step(self, signal: Signal) -> None:
         state = TRANSITIONS[self.state].get(signal)
-        if state is None or (self._ending is not None and signal is Signal.SEND_DATA):
+        if state is None or (self._ending is not None and signal is _SEND_DATA):
             raise LocalProtocolError(f"{signal.name} on a stream that is {self.state.name}")
         self.state = state
 

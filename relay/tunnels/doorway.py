@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from relay.mux.carrier import Carrier, CarrierEvents
+from relay.mux.carrier import Carrier
 from relay.mux.session import Session, SessionOptions
 from relay.mux.stream import Stream, StreamEvents
 from relay.tunnels.admission import Admission, Principal
@@ -56,8 +56,8 @@ class Doorway:
         self._tasks: set[asyncio.Task[None]] = set()
         self._guests: set[Guest] = set()
 
-    def welcome_carrier(self, carrier: Carrier, address: str) -> CarrierEvents:
-        """A carrier is connected; the result receives its events."""
+    def welcome_carrier(self, carrier: Carrier, address: str) -> Session:
+        """A carrier is connected; the session that receives its events."""
         guest = Guest(self, carrier, address)
         self._guests.add(guest)
         crowded = (

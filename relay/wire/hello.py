@@ -79,7 +79,7 @@ def decode_hello(payload: bytes) -> Hello:
     names = _strings(body, "names", MAX_NAMES)
     for name in names:
         if not LABEL.fullmatch(name):
-            raise RemoteProtocolError(f"hello: not a subdomain: {name[:80]!r}")
+            raise RemoteProtocolError(f"hello: names holds no subdomain: {name[:80]!r}")
     if len(set(names)) != len(names):
         raise RemoteProtocolError("hello: a name stands twice in names")
     versions = body.get("versions")

@@ -26,7 +26,9 @@ NOT_LISTED_AWAY = frozenset(
     b" x-forwarded-host mcp-session-id mcp-protocol-version last-event-id date".split()
 )
 FORWARDED = frozenset(b"forwarded x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port".split())
-NOT_IN_TRAILERS = HOP_BY_HOP | FORWARDED | frozenset(b"host content-length content-encoding authorization cookie".split())
+NOT_IN_TRAILERS = (
+    HOP_BY_HOP | FORWARDED | frozenset(b"host content-length content-encoding authorization cookie".split())
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,8 @@ DIFFERENCES = (
     ),
     Difference(
         "hop-by-hop fields (`Connection` and what it lists, `Keep-Alive`, `TE`, `Transfer-Encoding`, `Upgrade`,"
-        " `Proxy-Connection`, `Proxy-Authenticate`, `Proxy-Authorization`, `HTTP2-Settings`) end at each hop, both ways",
+        " `Proxy-Connection`, `Proxy-Authenticate`, `Proxy-Authorization`, `HTTP2-Settings`) end at each hop, both"
+        " ways",
         request=hop_by_hop_of_request,
         answer=hop_by_hop_of_answer,
     ),
@@ -160,7 +163,9 @@ DIFFERENCES = (
         request=http10_request,
     ),
     Difference("an HTTP/1.0 visitor gets neither `1xx` answers nor trailers", answer=http10_answer),
-    Difference("the first line of an answer says HTTP/1.1, whatever the local service speaks", answer=version_of_answer),
+    Difference(
+        "the first line of an answer says HTTP/1.1, whatever the local service speaks", answer=version_of_answer
+    ),
     Difference(
         "an answer without `Content-Length` comes chunked, to an HTTP/1.0 visitor delimited by close",
         answer=without_length,

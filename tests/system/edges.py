@@ -6,10 +6,8 @@ other reason.
 
 from __future__ import annotations
 
-
-
+from typing import get_args
 
 from tests.support.processes import Edge
 
-EDGES: tuple[Edge, ...] = ("protocol",)
-
+EDGES: tuple[Edge, ...] = get_args(Edge)

@@ -333,9 +333,10 @@ async def test_a_link_that_is_cut(house: House, how: How) -> None:
         await both_links(agent)
         for _round in range(ROUNDS):
             exchanges = await house.begin_all(how)
-            seen = len(agent.events)
+            seen, seen_down = len(agent.events), len(house.relay.events)
             since = time.monotonic()
             assert await proxy.cut(how) == 2
+            await house.relay.wait_event("agent_down", after=seen_down)
             held = [asyncio.create_task(house.get(how)) for _ in range(5)]
             assert await asyncio.gather(*held) == [200] * 5
             assert time.monotonic() - since < AT_ONCE

@@ -201,5 +201,3 @@ def answered(response: Response) -> Answered:
 
 def _head(head: Head) -> HeadSeen:
     return head.line, tuple(head.headers)
-
-

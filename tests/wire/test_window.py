@@ -44,12 +44,15 @@ class Peer:
 
     def grant(self, round_trip: float) -> int:
         window = self.window
-        return window.grant(window.received if self.by_receipt else window.consumed, self.now, Trips(round_trip, round_trip))
+        base = window.received if self.by_receipt else window.consumed
+        return window.grant(base, self.now, Trips(round_trip, round_trip))
 
 
 @given(BOUNDS, STEPS, st.booleans())
-def test_no_run_breaks_the_bounds(bounds: tuple[int, int], steps: list[tuple[str, float, float]], by_receipt: bool) -> None:
-    """Whatever happens: credit only grows, and never lets more than `most` bytes be unconsumed; the size keeps its bounds."""
+def test_no_run_breaks_the_bounds(
+    bounds: tuple[int, int], steps: list[tuple[str, float, float]], by_receipt: bool
+) -> None:
+    """Credit only grows, never lets more than `most` bytes be unconsumed, and the size keeps its bounds."""
     least, most = bounds
     peer = Peer(ReceiveWindow(least, most), by_receipt)
     window = peer.window

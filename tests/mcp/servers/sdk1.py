@@ -26,7 +26,7 @@ def build(setup: Setup) -> Any:
         stateless_http=setup.stateless,
         log_level="ERROR",
         transport_security=TransportSecuritySettings(
-            enable_dns_rebinding_protection=setup.check, allowed_hosts=setup.hosts, allowed_origins=setup.origins
+            enable_dns_rebinding_protection=True, allowed_hosts=setup.hosts, allowed_origins=setup.origins
         ),
     )
     add_tools(server, setup.streams)

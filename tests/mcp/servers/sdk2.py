@@ -55,7 +55,7 @@ def build(setup: Setup) -> Any:
         return token.client_id if token else "nobody"
 
     security = TransportSecuritySettings(
-        enable_dns_rebinding_protection=setup.check, allowed_hosts=setup.hosts, allowed_origins=setup.origins
+        enable_dns_rebinding_protection=True, allowed_hosts=setup.hosts, allowed_origins=setup.origins
     )
     if setup.sse:
         return server.sse_app(transport_security=security)

@@ -1,6 +1,6 @@
 """The command line and the socket of the sample MCP servers: flags in, one JSON line with the port out, then serve.
 
-    python sdk1.py [--stateless | --sse] [--no-rebinding-check | --allow-host H] [--oauth] [--origin[-from] O]
+    python sdk1.py [--stateless | --sse] [--allow-host H] [--oauth] [--origin[-from] O]
 
 Binds 127.0.0.1 on a free port before the application is built, because the address is part of what is configured
 (allowed hosts, OAuth metadata). Knows neither SDK generation; `sdk1.py` and `sdk2.py` pass a builder.
@@ -35,7 +35,6 @@ class Setup:
     sse: bool
     hosts: list[str]
     origins: list[str]
-    check: bool
     oauth: bool
     issuer: str
     streams: GetStreams = field(default_factory=GetStreams)
@@ -47,7 +46,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--stateless", action="store_true", help="no sessions, JSON answers")
     parser.add_argument("--sse", action="store_true", help="the older HTTP+SSE transport at /sse")
-    parser.add_argument("--no-rebinding-check", action="store_true", help="take any Host and Origin")
     parser.add_argument("--allow-host", action="append", default=[], help="one more allowed Host")
     parser.add_argument("--oauth", action="store_true", help="require a token, be the authorization server")
     parser.add_argument("--origin", help="the origin named in OAuth metadata (default: the local one)")
@@ -79,7 +77,6 @@ def main(build: Callable[[Setup], Any]) -> None:
         sse=given.sse,
         hosts=[host, *given.allow_host],
         origins=[local, *(f"http://{name}" for name in given.allow_host)],
-        check=not given.no_rebinding_check,
         oauth=given.oauth,
         issuer=given.origin or local,
     )

@@ -1,0 +1,41 @@
+"""Any well-formed exchange is the same through the tunnel as without it, but for the list in the page of promises."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import cast
+
+import pytest
+import pytest_asyncio
+from hypothesis import HealthCheck, given, settings
+
+from tests.support.processes import Edge
+from tests.system.differences import DIFFERENCES, TITLE, Way, observed, predict, rows_of
+from tests.system.edges import EDGES
+from tests.system.exchanges import Drawn, exchanges
+from tests.system.twoways import PARSERS, House, started
+
+pytestmark = pytest.mark.xdist_group("bytes-property")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=EDGES)
+async def house(request: pytest.FixtureRequest) -> AsyncIterator[House]:
+    """For each edge one house for all tests here."""
+    async with started(cast(Edge, request.param)) as house:
+        yield house
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.chaos
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(drawn=exchanges(PARSERS))
+async def test_both_ends_see_what_they_see_without_the_tunnel(house: House, drawn: Drawn) -> None:
+    """What each end saw of an exchange with the local service itself predicts by the list what they see through us."""
+    host = house.host(drawn.name)
+    direct, tunnelled = await house.both(drawn.request(host), drawn.script, drawn.cuts)
+    assert observed(tunnelled) == predict(direct, Way(host, house.local_authority, drawn.line))
+
+
+def test_the_page_of_promises_has_this_list() -> None:
+    """The rows of the page are the differences that the comparison knows, in the same words and order."""
+    assert rows_of(TITLE) == [difference.row for difference in DIFFERENCES]
