@@ -89,10 +89,9 @@ class Connection(asyncio.BufferedProtocol):
             self.paused = False
             self._transport.resume_reading()
 
-    def expect_bulk(self, bulk: bool) -> None:
-        """Whether reads may grow: only while a body comes in and is taken as fast."""
-        if not bulk:
-            self._read_most = READ_LEAST
+    def read_small(self) -> None:
+        """A new request: reads are small again, and grow only while what they bring is taken as fast."""
+        self._read_most = READ_LEAST
 
     def half_close(self) -> None:
         """Sends FIN behind what is written; under TLS, which ends as a whole, closes."""

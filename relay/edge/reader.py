@@ -46,7 +46,7 @@ class HeadReader:
             self._seen = 0
             return end
         if len(data) >= MAX_HEAD:
-            self.method = _method_of(data)
+            self._glean(data)
             raise Refusal(Code.HEAD_TOO_LARGE, f"more than {MAX_HEAD // 1024} KiB")
         if _BARE_LF.search(data, seen):
             self.method = _method_of(data)
@@ -71,6 +71,7 @@ class HeadReader:
             pass
         except httptools.HttpParserInvalidMethodError:
             self._parser = None
+            self._glean(head)
             raise Refusal(Code.METHOD_NOT_SUPPORTED, "not a method of HTTP/1.1") from None
         except httptools.HttpParserError as error:
             self._parser = None
@@ -82,6 +83,15 @@ class HeadReader:
     def forget(self) -> None:
         """The parser expects a body that it will never see."""
         self._parser = None
+
+    def _glean(self, head: bytes) -> None:
+        """Method and fields of a head that is refused, as far as they go: they only decide how the refusal is said."""
+        self.fields = []
+        self.method = _method_of(head)
+        try:
+            httptools.HttpRequestParser(self).feed_data(b"GET" + head[len(self.method) : MAX_HEAD])
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            pass
 
     # ---- callbacks of the parser
 

@@ -119,18 +119,13 @@ class Visitor(Speaker):
 
     def _advance(self) -> None:
         """Uses what is in the buffer, as far as the phase lets it."""
-        while self._buffer:
-            if self._phase is _HEAD:
-                if not self._read_head():
-                    return
-            elif self._phase is _BODY:
+        while self._buffer and self._phase in (_HEAD, _BODY):
+            if self._phase is _BODY:
                 self._read_body()
-                if self._phase is _BODY:
-                    return
-            else:
-                if len(self._buffer) >= _BUFFER_MOST:
-                    self.pause()
+            elif not self._read_head():
                 return
+        if len(self._buffer) >= _BUFFER_MOST:
+            self.pause()
 
     def _read_head(self) -> bool:
         """Reads one head; False when it is not there yet."""
@@ -200,9 +195,7 @@ class Visitor(Speaker):
     def _read_body(self) -> None:
         """Passes on what the buffer holds of the body."""
         body, exchange, request = self._body, self.exchange, self.request
-        assert body is not None
-        assert exchange is not None
-        assert request is not None
+        assert body is not None and exchange is not None and request is not None  # noqa: PT018  # said once for mypy
         data, self._buffer = self._buffer, b""
         self.patience.on_body(len(data))
         if not exchange.answered:
@@ -217,6 +210,8 @@ class Visitor(Speaker):
         go_on = True
         for part in parts:
             go_on = exchange.write(part)
+        if self._phase is not _BODY:
+            return  # the session ended under our hands, and the visitor has been answered
         if body.done:
             exchange.end(body.trailers)
             self._body = None
@@ -302,7 +297,7 @@ class Visitor(Speaker):
             self._end()
             return
         self._phase = _HEAD
-        self.expect_bulk(False)
+        self.read_small()
         self._expect("silence", self.services.timeouts.idle)
         self.resume()
         if self._buffer:

@@ -57,6 +57,7 @@ class Listener(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,  # who is a trusted proxy is our own setting
                 backlog=BACKLOG,
                 timeout_graceful_shutdown=1,
             )

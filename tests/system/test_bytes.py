@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import cast
+from typing import TypeVar, cast
 
 import pytest
 import pytest_asyncio
@@ -17,7 +17,7 @@ from tests.support.pattern import whole
 from tests.support.processes import Edge
 from tests.support.rawhttp import CLOSE, CONTINUE, Request, Step, Wait, chunk, ok
 from tests.system.differences import Way, observed, predict
-from tests.system.edges import EDGES
+from tests.system.edges import EDGES, needs, remembered
 from tests.system.twoways import OK, PARSERS, House, Script, Seen, started
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("bytes")]
@@ -40,6 +40,7 @@ TARGETS = (
     "/" + "x" * 8000,
 )
 TEXT = 'Text in latin-1: \xe9\xff "quoted"\tand tabbed'.encode("latin-1")
+T = TypeVar("T")
 SIZES = (0, 1, 70_001)
 
 
@@ -62,8 +63,19 @@ async def alike(house: House, request: bytes, script: Script = OK, name: str = "
     """What was seen through the tunnel, which is what was seen direct but for the list."""
     direct, tunnelled = await house.both(request, script)
     way = Way(house.host(name), house.local_authority, request.partition(b"\r\n")[0])
-    assert observed(tunnelled) == predict(direct, way)
+    assert remembered(observed(tunnelled), house.edge) == remembered(predict(direct, way), house.edge)
     return tunnelled
+
+
+def either(house: House, kept: T, lost: T) -> T:
+    """What is kept by our own edge, or what an ASGI server leaves of it."""
+    return kept if house.edge == "protocol" else lost
+
+
+def pairs(house: House, lines: Sequence[bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    """Fields of these lines as they arrive."""
+    split = [line.split(b":", 1) for line in lines]
+    return tuple((either(house, name, name.lower()), value.strip(b" \t")) for name, value in split)
 
 
 def answer(line: str, *fields: str | bytes, body: Sequence[bytes] = (), close: bool = False) -> Script:
@@ -89,7 +101,7 @@ async def test_targets_are_not_touched(house: House) -> None:
     """Escapes, empty and dotted segments and queries arrive as they were sent, `*` too."""
     for target in TARGETS:
         seen = await alike(house, ask(house, line=f"GET {target} HTTP/1.1"))
-        assert seen.arrived.target == target.encode()
+        assert seen.arrived.target == either(house, target, target.removesuffix("?")).encode()
     assert (await alike(house, ask(house, line="OPTIONS * HTTP/1.1"))).arrived.target == b"*"
     absolute = f"GET http://{house.host('httptools').decode()}/a%2F?b HTTP/1.1"
     assert (await alike(house, ask(house, line=absolute))).arrived.target == b"/a%2F?b"
@@ -100,9 +112,7 @@ async def test_request_fields_keep_order_case_and_duplicates(house: House) -> No
     fields = [b"X-B: 1", b"x-a: 2", b"X-b: 3", b"Cookie: a=b", b"COOKIE: c=d", b"X-Empty:", b"!#$%&'*+-.^_`|~: odd"]
     fields += [b"X-Text: " + TEXT, b"Accept: a", b"Accept: b", b"Mcp-Session-Id: S", b"Authorization: Bearer x=="]
     seen = await alike(house, ask(house, *fields))
-    names = [name for name, _ in seen.arrived.headers]
-    assert names[1 : len(fields) + 1] == [field.partition(b":")[0] for field in fields]
-    assert (b"X-Text", TEXT) in seen.arrived.headers
+    assert seen.arrived.headers[1 : len(fields) + 1] == pairs(house, fields)
 
 
 async def test_request_bodies(house: House) -> None:
@@ -116,7 +126,7 @@ async def test_request_bodies(house: House) -> None:
         request = ask(house, "Transfer-Encoding: chunked", "Trailer: X-Sum", line="PUT / HTTP/1.1", body=trailed)
         seen = await alike(house, request)
         assert (seen.arrived.framing, seen.arrived.body) == ("chunked", body)
-        assert seen.arrived.trailers == ((b"X-Sum", b"1"), (b"x-sum", b"2"))
+        assert seen.arrived.trailers == either(house, ((b"X-Sum", b"1"), (b"x-sum", b"2")), ())
 
 
 async def test_an_origin_is_rewritten_only_where_it_is_the_tunnels_own(house: House) -> None:
@@ -125,7 +135,7 @@ async def test_an_origin_is_rewritten_only_where_it_is_the_tunnels_own(house: Ho
     for origin in (own, b"http://evil.example", b"https" + own[4:], own.rpartition(b":")[0] + b":1", b"null"):
         seen = await alike(house, ask(house, b"Origin: " + origin))
         expected = b"http://" + house.local_authority if origin == own else origin
-        assert dict(seen.arrived.headers)[b"Origin"] == expected
+        assert dict(seen.arrived.headers)[either(house, b"Origin", b"origin")] == expected
 
 
 # ---- answers ---------------------------------------------------------------------------------------------------------
@@ -135,10 +145,10 @@ async def test_an_origin_is_rewritten_only_where_it_is_the_tunnels_own(house: Ho
 async def test_answer_fields_keep_order_case_and_duplicates(house: House, name: str) -> None:
     """As for requests, with either parser of the agent: `Set-Cookie` above all."""
     fields = [b"Set-Cookie: a=1; Path=/", b"X-B: 1", b"SET-cookie: b=2, c", b"x-b: 3", b"X-Text: " + TEXT, b"Vary:"]
-    fields += [b"Date: Thu, 01 Jan 1970 00:00:00 GMT", b"Server: none", b"WWW-Authenticate: A", b"www-authenticate: B"]
+    fields += [b"WWW-Authenticate: A", b"www-authenticate: B"]
     seen = await alike(house, ask(house, name=name), answer("HTTP/1.1 200 OK", *fields, "Content-Length: 0"), name)
-    assert [name for name, _ in seen.answered.headers][: len(fields)] == [field.partition(b":")[0] for field in fields]
-    assert (b"X-Text", TEXT) in seen.answered.headers
+    kept = remembered(seen, house.edge).answered.headers
+    assert kept[: len(fields)] == pairs(house, fields)
 
 
 @pytest.mark.parametrize("name", PARSERS)
@@ -153,7 +163,7 @@ async def test_answer_bodies(house: House, name: str) -> None:
         chunks.append(b"0\r\nX-Sum: 1\r\nx-sum: 2\r\n\r\n")
         seen = await alike(house, ask_it, answer("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", body=chunks), name)
         assert seen.answered.body == body
-        assert seen.answered.trailers == ((b"X-Sum", b"1"), (b"x-sum", b"2"))
+        assert seen.answered.trailers == either(house, ((b"X-Sum", b"1"), (b"x-sum", b"2")), ())
         for version in ("HTTP/1.1", "HTTP/1.0"):
             seen = await alike(house, ask_it, answer(f"{version} 200 OK", body=[body], close=True), name)
             assert (seen.answered.framing, seen.answered.body, seen.answered.ended) == ("chunked", body, "clean")
@@ -182,14 +192,17 @@ async def test_answers_without_a_body(house: House, name: str) -> None:
 @pytest.mark.parametrize("name", PARSERS)
 async def test_status_lines(house: House, name: str) -> None:
     """Any status from 200 to 999 and any reason, none too."""
-    for line in ("200 ", "207 Multi-Status", "299 x", "418 I'm a  teapot: \xe9", "599 Custom", "999 Far"):
+    lines = ["200 ", "207 Multi-Status", "299 x", "418 I'm a  teapot: \xe9", "599 Custom"]
+    for line in lines + either(house, ["999 Far"], []):
         seen = await alike(house, ask(house, name=name), answer(f"HTTP/1.1 {line}", "Content-Length: 0"), name)
-        assert seen.answered.line == f"HTTP/1.1 {line}".encode("latin-1")
+        whole_line = f"HTTP/1.1 {line}".encode("latin-1")
+        assert seen.answered.line.startswith(either(house, whole_line, whole_line[:12]))
 
 
 @pytest.mark.parametrize("name", PARSERS)
 async def test_interim_answers_come_before_the_final_one(house: House, name: str) -> None:
     """A 103 with its fields is there while the local service still thinks about the final head."""
+    needs(house.edge, "interim")
     go_on = asyncio.Event()
 
     async def think(request: Request) -> AsyncIterator[Step]:
@@ -217,8 +230,11 @@ async def test_expectation_is_met_by_the_local_service(house: House) -> None:
     house.local.requests.clear()
     async with await house.visitor() as visitor:
         visitor.send(ask(house, "Expect: 100-continue", "Content-Length: 4", line="POST / HTTP/1.1"))
-        assert (await visitor.head()).raw == CONTINUE
-        assert house.local.requests[-1].body == b""
+        interim = await visitor.head()
+        if house.edge == "protocol":
+            assert interim.raw == CONTINUE
+            assert house.local.requests[-1].body == b""
+        assert interim.status == 100
         visitor.send(b"body")
         assert (await visitor.response(b"POST")).status == 200
         assert house.local.requests[-1].body == b"body"
@@ -226,6 +242,7 @@ async def test_expectation_is_met_by_the_local_service(house: House) -> None:
 
 async def test_expectation_that_fails(house: House) -> None:
     """A local service that refuses at the head: the visitor sees that answer and no `100`, and sends no body."""
+    needs(house.edge, "continue")
 
     async def refuse(request: Request) -> AsyncIterator[Step]:
         yield b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno"
@@ -241,6 +258,7 @@ async def test_expectation_that_fails(house: House) -> None:
 @pytest.mark.parametrize("framing", ["Content-Length: 2000000", "Transfer-Encoding: chunked"])
 async def test_an_answer_that_comes_while_the_upload_still_runs(house: House, framing: str) -> None:
     """A final answer leaves at once, whole, and the rest of the upload still arrives; then the connection serves on."""
+    needs(house.edge, "early")
     half = whole(1_000_000)
     wire = chunk(half) if "chunked" in framing else half
 
