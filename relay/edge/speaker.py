@@ -103,9 +103,10 @@ class Speaker(Connection):
             return
         no_body = request.method == b"HEAD" or head.status in (204, 304)
         writer = self.writer = ResponseWriter(request.keep_alive and not self.services.draining)
-        # Written with the first data of the same turn of the loop; alone at the turn's end.
+        # Written with the first data of the same message; alone when that message brought none.
         self._pending_head = writer.head(head, length, no_body, request.http10)
-        self.loop.call_soon(self._write_head)
+        if self.exchange is not None:
+            self.exchange.at_end_of_turn(self._write_head)
 
     def on_data(self, data: memoryview) -> None:
         """See `ExchangeEvents.on_data`."""

@@ -130,8 +130,6 @@ class Visitor(Speaker):
     def _read_head(self) -> bool:
         """Reads one head; False when it is not there yet."""
         reader = self._reader
-        if self.patience.reason != "head":
-            self._expect("head", self.services.timeouts.head)
         data = self._buffer
         while data[:2] == b"\r\n":  # RFC 9112 §2.2: empty lines before a request are passed over
             data = data[2:]
@@ -139,6 +137,8 @@ class Visitor(Speaker):
         try:
             end = reader.find_end(data) if data else 0
             if not end:
+                if self.patience.reason != "head":
+                    self._expect("head", self.services.timeouts.head)
                 return False
             request = check(*reader.parse(data[:end]))
         except Refusal as refusal:

@@ -179,7 +179,7 @@ def content_length(fields: Fields) -> int | None:
 
     RFC 9112 §6.3: differing values are an error; the same value twice is refused as well.
     """
-    values = [value for name, value in fields if name.lower() == b"content-length"]
+    values = [value for name, value in fields if len(name) == 14 and name.lower() == b"content-length"]
     if not values:
         return None
     if len(values) > 1 or not _LENGTH.fullmatch(values[0]):
@@ -189,7 +189,7 @@ def content_length(fields: Fields) -> int | None:
 
 def transfer_coding(fields: Fields) -> bool:
     """Whether the body is chunked. Raises `MalformedHead` for any other transfer coding (RFC 9112 §6.1)."""
-    values = [value for name, value in fields if name.lower() == b"transfer-encoding"]
+    values = [value for name, value in fields if len(name) == 17 and name.lower() == b"transfer-encoding"]
     if not values:
         return False
     if len(values) > 1 or values[0].lower() != b"chunked":

@@ -49,7 +49,7 @@ def strip_trailers(fields: Fields) -> Fields:
     return [field for field in fields if field[0].lower() not in NOT_IN_TRAILERS]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Visit:
     """How a visitor reached the relay."""
 
@@ -64,14 +64,14 @@ def add_forwarded(fields: Fields, visit: Visit, trusted: bool) -> Fields:
 
     Inbound copies count only when the peer is a trusted proxy: then the chain is kept and extended, else it is dropped.
     """
-    own = _own_hop(visit) if not trusted else _extended_hop(visit, _inbound(fields))
+    own = _own_hop(visit.address, visit.scheme, visit.host) if not trusted else _extended_hop(visit, _inbound(fields))
     return [*(field for field in fields if field[0].lower() not in FORWARDED), *own]
 
 
 @lru_cache(maxsize=1024)
-def _own_hop(visit: Visit) -> tuple[tuple[bytes, bytes], ...]:
+def _own_hop(address: str, scheme: str, host: str) -> tuple[tuple[bytes, bytes], ...]:
     """The fields of a chain that begins here; the same visitor asks for them again and again."""
-    return _extended_hop(visit, ())
+    return _extended_hop(Visit(address, scheme, host), ())
 
 
 def _extended_hop(visit: Visit, inbound: Sequence[tuple[bytes, str]]) -> tuple[tuple[bytes, bytes], ...]:

@@ -7,6 +7,7 @@ contract every kind of end becomes. What it lets through may be written to a vis
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -81,7 +82,6 @@ class Exchange:
         "_left",
         "_stream",
         "_upgrade",
-        "_upgrade",
         "answered",
         "complete",
         "upgraded",
@@ -91,7 +91,6 @@ class Exchange:
         self._events: ExchangeEvents | None = events
         self._stream: Stream | None = None
         self._head_only = False
-        self._upgrade = False
         self._heads = 0
         self._left = -1
         self._upgrade = False
@@ -104,7 +103,6 @@ class Exchange:
     def start(self, session: Session, head: RequestHead, ended: bool) -> None:
         """Opens the stream. Raises `SessionGone`, `SessionBusy`, `MalformedHead`."""
         self._head_only = head.method == b"HEAD"
-        self._upgrade = head.upgrade
         self._upgrade = head.upgrade
         self._stream = session.open(encode_request(head), ended, self)
 
@@ -131,6 +129,11 @@ class Exchange:
         """The visitor's side has passed on `amount` bytes."""
         if self._stream is not None:
             self._stream.consumed(amount)
+
+    def at_end_of_turn(self, callback: Callable[[], None]) -> None:
+        """Calls back once all that came in the same message has been told."""
+        if self._stream is not None:
+            self._stream.session.deferred.append(callback)
 
     # ---- StreamEvents
 

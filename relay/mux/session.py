@@ -7,6 +7,7 @@ handshake's frames are handed to the owner as they are.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -70,6 +71,7 @@ class Session:
         self.leaving = False
         """Whether new streams may no longer be opened: either side said so, or the session has ended."""
         self.ended = False
+        self.deferred: list[Callable[[], None]] = []
         self._last_id = -1
         self._scheduled = False
         self._reason = ""
@@ -93,7 +95,7 @@ class Session:
         stream = Stream(self, self._last_id, self.options.stream_window)
         stream.owner = owner
         self.streams[stream.id] = stream
-        self.send(encode(frames.OPEN_END if ended else frames.OPEN, stream.id, payload))
+        self.send(frames.encode_head(frames.OPEN_END if ended else frames.OPEN, stream.id, payload))
         if ended:
             stream.sent_all()
         if self._last_id >= frames.MAX_STREAM_ID - 2:
@@ -191,6 +193,11 @@ class Session:
                 self.grant()
         except RemoteProtocolError as error:
             self.close(AwayCode.PROTOCOL_ERROR, str(error))
+        finally:
+            if self.deferred:
+                deferred, self.deferred = self.deferred, []
+                for callback in deferred:
+                    callback()
 
     def grant(self) -> None:
         """Gives the peer credit on the session where that is worth a frame."""

@@ -8,6 +8,7 @@ owner says so.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from relay.mux.keepalive import Keepalive
@@ -21,6 +22,7 @@ from relay.wire.frames import (
     STREAM_WINDOW,
     encode,
     encode_credit,
+    encode_head,
     encode_reset,
 )
 from relay.wire.states import TRANSITIONS, Signal, State
@@ -66,6 +68,8 @@ class StreamHost(Protocol):
     window: SessionWindow
     keepalive: Keepalive
     writable: bool
+    deferred: list[Callable[[], None]]
+    """Called, and forgotten, when the message that is being read has been dispatched."""
 
     def now(self) -> float:
         """Loop time, in seconds."""
@@ -118,7 +122,7 @@ class Stream:
     def send_head(self, payload: bytes, ended: bool = False) -> None:
         """A response head; with `ended` there is no body."""
         self._step(_SEND_DATA)
-        self.session.send(encode(HEAD_END if ended else HEAD, self.id, payload))
+        self.session.send(encode_head(HEAD_END if ended else HEAD, self.id, payload))
         if ended:
             self._close_local()
 
@@ -146,7 +150,7 @@ class Stream:
         if self._queued:
             self._ending = trailers
             return
-        self.session.send(encode(END, self.id, trailers))
+        self.session.send(encode_head(END, self.id, trailers))
         self._close_local()
 
     def sent_all(self) -> None:

@@ -123,6 +123,14 @@ def encode(kind: int, stream: int, payload: bytes = b"") -> bytes:
     return HEADER.pack(stream, kind << 24 | length) + payload
 
 
+def encode_head(kind: int, stream: int, payload: bytes) -> bytes:
+    """OPEN, HEAD or END of a stream that is open, with a payload that `exchange.heads` made: one check, of its size."""
+    length = len(payload)
+    if length > MAX_HEAD:
+        raise LocalProtocolError(f"{NAMES[kind]} of {length} bytes, allowed are at most {MAX_HEAD}")
+    return HEADER.pack(stream, kind << 24 | length) + payload
+
+
 def decode(message: memoryview) -> Iterator[Frame]:
     """The frames of one carrier message, in order.
 

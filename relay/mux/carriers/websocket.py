@@ -22,6 +22,8 @@ from relay.wire.messages import Assembler
 NOT_SENT_MOST = 128 * 1024
 # A close handshake that takes longer than this is cut.
 CLOSE_WITHIN = 2.0
+# Bytes of reason in a close frame; RFC 6455 §5.5 has room for 123.
+MOST_REASON = 100
 
 _BINARY = WSMsgType.BINARY
 _NORMAL = 1000
@@ -54,7 +56,9 @@ class WebSocketCarrier(WSListener):
             return
         self._closing = True
         self._reason = self._reason or reason
-        self._transport.send_close(_close_code(code), reason.encode()[:100])
+        text = reason.encode("utf-8", "replace")[:MOST_REASON]
+        # Not cut in the middle of a character: it must be UTF-8, and picows refuses it if it is not.
+        self._transport.send_close(_close_code(code), text.decode("utf-8", "ignore").encode())
         self._transport.disconnect()
         self._timer = asyncio.get_running_loop().call_later(CLOSE_WITHIN, self.abort)
 

@@ -1,0 +1,121 @@
+"""What streams cost each other and how late they come: measured beside a reference in the same run, alone on the machine.
+
+Every figure is a ratio or a difference of two things measured in turns, by medians, so that a busy machine slows both.
+RELAY_CHAOS=1 selects the thresholds of the design; the default run is content with a little less.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import statistics
+import time
+from collections.abc import AsyncIterator
+from typing import cast
+
+import pytest
+import pytest_asyncio
+
+from tests.support.child import eventually
+from tests.support.local import LocalProcess
+from tests.support.processes import Edge, Tunnel, tunnel
+from tests.support.rawhttp import RawClient, chunk
+from tests.support.pattern import whole
+from tests.support.transfer import download, events, upload
+from tests.system.edges import EDGES
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("streams"), pytest.mark.alone]
+
+CHAOS = bool(os.environ.get("RELAY_CHAOS"))
+MIB = 2**20
+MOST_DELAY = 0.005
+KEPT = 0.9 if CHAOS else 0.75
+ROUNDS = 9 if CHAOS else 5
+OTHERS = 3
+EACH = 32 * MIB if CHAOS else 12 * MIB
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def local() -> AsyncIterator[LocalProcess]:
+    """One local service, in a process of its own."""
+    async with LocalProcess() as local:
+        yield local
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=EDGES)
+async def through(request: pytest.FixtureRequest, local: LocalProcess) -> AsyncIterator[Tunnel]:
+    """For each edge a tunnel to it."""
+    async with tunnel(local.port, edge=cast(Edge, request.param)) as t:
+        yield t
+
+
+async def delays(port: int, host: str, count: int) -> list[float]:
+    """How late each of so many events came, in seconds; one every 10 ms."""
+    async with await RawClient.connect(port) as client:
+        return [event.delay async for event in events(client, f"/sse?count={count}&every=0.01", host)]
+
+
+async def test_events_are_hardly_later_than_without_us(through: Tunnel, local: LocalProcess) -> None:
+    """Two equal event streams at once, one direct: the median event through the tunnel is less than 5 ms later."""
+    direct, tunnelled = await asyncio.gather(
+        delays(local.port, "localhost", 200), delays(through.port, through.host, 200)
+    )
+    assert len(direct) == len(tunnelled) == 200
+    assert statistics.median(tunnelled) - statistics.median(direct) < MOST_DELAY
+
+
+async def seconds_for_others(t: Tunnel, way: str) -> float:
+    """How long a few equal transfers take, all at once."""
+    started = time.monotonic()
+    if way == "down":
+        done = await asyncio.gather(*(download(t.port, f"/bytes/{EACH}", host=t.host) for _ in range(OTHERS)))
+        assert all(transfer.meter.intact and transfer.meter.size == EACH for transfer in done)
+    else:
+        done = await asyncio.gather(*(upload(t.port, "/sink?hash=none", EACH, host=t.host) for _ in range(OTHERS)))
+        assert all(transfer.answer["intact"] and transfer.answer["bytes"] == EACH for transfer in done)
+    return time.monotonic() - started
+
+
+@contextlib.asynccontextmanager
+async def stalled(t: Tunnel, way: str) -> AsyncIterator[None]:
+    """A transfer whose reader has stopped: the visitor, or (up) the local service; once it moves no more."""
+    async with await RawClient.connect(t.port) as client:
+        if way == "down":
+            client.send(f"GET /bytes/{2**40} HTTP/1.1\r\nHost: {t.host}\r\n\r\n".encode())
+            await client.head()
+            client.stream.pause()
+            yield
+        else:
+            client.send(f"POST /gated HTTP/1.1\r\nHost: {t.host}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+            piece = chunk(whole(MIB))
+            task = asyncio.create_task(_push(client, piece))
+            try:
+                yield
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+
+async def _push(client: RawClient, piece: bytes) -> None:
+    while True:
+        await client.stream.send(piece)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("way", ["down", "up"])
+async def test_a_stalled_reader_stalls_only_itself(through: Tunnel, way: str) -> None:
+    """Others keep 90 % of their rate beside it (75 % in the default run), and what it makes us hold is bounded.
+
+    Rounds with and without it take turns; their medians are compared.
+    """
+    await seconds_for_others(through, way)
+    before = [process.rss() for process in (through.relay, through.agent)]
+    alone: list[float] = []
+    beside: list[float] = []
+    for _ in range(ROUNDS):
+        alone.append(await seconds_for_others(through, way))
+        async with stalled(through, way):
+            beside.append(await seconds_for_others(through, way))
+    print(way, through.relay.name, [f"{a:.2f}/{b:.2f}" for a,b in zip(alone,beside)], statistics.median(alone) / statistics.median(beside), [ (p.rss()-b)/MIB for p,b in zip((through.relay, through.agent), before)])
+    assert statistics.median(alone) / statistics.median(beside) >= KEPT
