@@ -19,7 +19,7 @@ from relay.mux.session import Session, SessionOptions
 from relay.mux.stream import Stream, StreamEvents
 from relay.wire import frames
 from relay.wire.errors import AwayCode, RemoteProtocolError
-from relay.wire.hello import SUBPROTOCOL, Hello, Refused, Welcome, decode_refused, decode_welcome, encode_hello
+from relay.wire.hello import SUBPROTOCOL, VERSION, Hello, Refused, Welcome, decode_refused, decode_welcome, encode_hello
 
 PATH = "/agent/v1"
 ATTEMPT_WITHIN = 3.0
@@ -109,6 +109,8 @@ class Link:
             proxy=proxy_for(relay_url),
             use_aiofastnet=False,
         )
+        if transport.response is None:  # picows calls a connection that ended during the handshake a success
+            raise ConnectionResetError("the connection closed at once")
         if transport.response.headers.get("Sec-WebSocket-Protocol") != SUBPROTOCOL:
             raise ConnectionAbortedError(f"answered as a WebSocket, but does not speak {SUBPROTOCOL}")
 
@@ -125,6 +127,11 @@ class Link:
         if kind == frames.WELCOME:
             welcome = decode_welcome(payload)
             assert self.session is not None
+            if welcome.version != VERSION:
+                said = f"It answered with version {welcome.version} of the protocol; this agent speaks {VERSION}."
+                self._answer.set_result(Refused("version", said))
+                self.close(said)
+                return
             self.session.keepalive.interval = welcome.ping_interval
             self.session.establish()
             self._answer.set_result(welcome)

@@ -23,6 +23,7 @@ from relay.exchange.heads import Fields
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 STOPPING = "was left, as the agent stops"
+CLOSED_WITHIN = 1.0  # seconds that transports may take to tell of their end when all is closed
 _WORDS = {
     errno.ECONNREFUSED: "connection refused",
     errno.ECONNRESET: "connection reset",
@@ -93,11 +94,13 @@ class LocalCall:
 
     # ---- what the pool and the connection call ---------------------------------------------------------------------
 
+    @property
+    def over(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self._over
+
     def run_on(self, connection: LocalConnection, reused: bool) -> None:
-        """Start, with what was held until now."""
-        if self._over:
-            connection.abort()
-            return
+        """Start, with what was held until now; not on a call that is over."""
         self.task = None
         self._connection = connection
         self._reused = reused
@@ -202,7 +205,7 @@ class LocalPool:
         await asyncio.gather(*connecting, return_exceptions=True)
         if self._all:  # a transport tells of its end in a later turn of the loop
             self._gone = self._loop.create_future()
-            await self._gone
+            await asyncio.wait((self._gone,), timeout=CLOSED_WITHIN)
 
     def _on_closed(self, connection: LocalConnection) -> None:
         self._all.discard(connection)
@@ -293,6 +296,10 @@ class LocalPool:
         tried = self._target.url + self._tried([(ip, port)])
 
         def made(connection: LocalConnection) -> None:
+            if call.over:
+                # The attempt was cancelled in this very turn of the loop: uvloop closes its transport and tells nobody.
+                connection.abort()
+                return
             self._all.add(connection)
             call.run_on(connection, reused=False)
 

@@ -38,7 +38,7 @@ Protocol = asyncio.BaseProtocol
 class Door(asyncio.Protocol):
     """Holds a connection until its first request head is complete, then hands it over.
 
-    To an agent it stays in front until the hello is admitted, so that a stranger can make nobody hold more than a hello.
+    To an agent it stays in front until the hello is admitted: a stranger can make nobody hold more than a hello.
     """
 
     def __init__(self, doorway: Doorway, rest: Callable[[], HttpToolsProtocol]) -> None:

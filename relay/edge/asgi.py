@@ -61,7 +61,7 @@ class TunnelApp:
         try:
             visit = _Visit(services, request, request_id, receive, send)
             client = scope.get("client") or ("unknown", 0)
-            await visit.run(routing.Caller(client[0], services.trusts(client[0]), request_id))
+            await visit.run(routing.Caller(client[0], services.trusts(client[0])))
         finally:
             services.exchange_ended()
 
@@ -75,7 +75,7 @@ class _Visit:
         self._request_id = request_id
         self._receive = receive
         self._send = send
-        self._exchange = Exchange(self)
+        self._exchange = Exchange(self, request_id)
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._heads: deque[ResponseHead] = deque()

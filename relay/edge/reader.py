@@ -11,9 +11,11 @@ import re
 import httptools
 
 from relay.edge.answers import Code
-from relay.edge.guard import MAX_FIELDS, MAX_HEAD, Refusal
+from relay.edge.guard import MAX_FIELDS, MAX_HEAD, Refusal, Request, check
 from relay.exchange.heads import Fields
 
+# A head above this is not kept for comparison: an idle connection should hold little.
+MOST_REMEMBERED = 2048
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _REQUEST_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [^\r\n]* HTTP/[0-9]\.[0-9]\r")
 
@@ -21,7 +23,7 @@ _REQUEST_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [^\r\n]* HTTP/[0-9]\.
 class HeadReader:
     """Parses one head after the other. Made once per connection; a fresh parser replaces one that expects a body."""
 
-    __slots__ = ("_parser", "_seen", "fields", "method", "target")
+    __slots__ = ("_head", "_parser", "_request", "_seen", "fields", "method", "target")
 
     def __init__(self) -> None:
         self.fields: Fields = []
@@ -30,6 +32,27 @@ class HeadReader:
         self.target = b""
         self._parser: httptools.HttpRequestParser | None = None
         self._seen = 0
+        self._head = b""
+        self._request: Request | None = None
+
+    def read(self, data: bytes) -> tuple[Request | None, int]:
+        """(what the head at the start of `data` asks for, where it ends); (None, 0) when it is not complete.
+
+        Raises `Refusal`. A connection often sends the same head again: one that is equal to the last byte by byte means
+        the same.
+        """
+        if self._request is not None and data.startswith(self._head):
+            self._seen = 0
+            return self._request, len(self._head)
+        end = self.find_end(data)
+        if not end:
+            return None, 0
+        head = data[:end]
+        request = check(*self.parse(head))
+        if end <= MOST_REMEMBERED:
+            self._head = head
+            self._request = request
+        return request, end
 
     def find_end(self, data: bytes) -> int:
         """Where the head in `data` ends, 0 when it is not complete: then ask again with the same and more.

@@ -13,19 +13,35 @@ from relay.edge.hosts import subdomain_of
 from relay.edge.services import Services
 from relay.exchange.errors import MalformedHead
 from relay.exchange.headers import Visit, add_forwarded
-from relay.exchange.heads import RequestHead
+from relay.exchange.heads import EncodedRequest, RequestHead
 from relay.exchange.outgoing import Exchange
 from relay.mux.errors import SessionBusy, SessionGone
 from relay.tunnels.hub import Link
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Caller:
-    """Who asks: the peer's address, whether it is a trusted proxy, and what its request is called in logs."""
+    """Who asks: the peer's address, and whether it is a trusted proxy."""
 
     address: str
     trusted: bool
-    request_id: str
+    _request: Request | None = None
+    _encoded: EncodedRequest | None = None
+
+    def encode(self, services: Services, request: Request) -> EncodedRequest:
+        """What goes on the stream; the very same request is encoded once. Raises `MalformedHead`."""
+        if self._encoded is None or request is not self._request:
+            visit = Visit(self.address, services.scheme, request.host.authority)
+            head = RequestHead(
+                method=request.method,
+                target=request.target,
+                fields=add_forwarded(request.fields, visit, self.trusted),
+                name=subdomain_of(request.host.name, services.domain) or "",
+                upgrade=request.upgrade,
+            )
+            self._encoded = EncodedRequest(head)
+            self._request = request
+        return self._encoded
 
 
 class Unroutable(Exception):
@@ -55,17 +71,9 @@ def find(services: Services, request: Request) -> tuple[str, Link | None]:
 
 def begin(services: Services, request: Request, caller: Caller, exchange: Exchange, link: Link) -> None:
     """Opens the exchange on a stream of `link`. Raises `Unroutable`."""
-    visit = Visit(caller.address, services.scheme, request.host.authority)
-    head = RequestHead(
-        method=request.method,
-        target=request.target,
-        fields=add_forwarded(request.fields, visit, caller.trusted),
-        name=subdomain_of(request.host.name, services.domain) or "",
-        request_id=caller.request_id,
-        upgrade=request.upgrade,
-    )
     try:
-        exchange.start(link.session, head, request.body is Body.NONE and not request.upgrade)
+        ended = request.body is Body.NONE and not request.upgrade
+        exchange.start(link.session, caller.encode(services, request), ended)
     except SessionBusy as error:
         raise Unroutable(Code.TOO_MANY_STREAMS, str(error)) from None
     except MalformedHead as error:

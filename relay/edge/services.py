@@ -7,7 +7,7 @@ import itertools
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Protocol
 
 from relay.tunnels.hub import Hub
@@ -67,6 +67,8 @@ class Services:
             return False
         try:
             parsed = ip_address(address)
+            # A socket for both families shows an IPv4 peer as ::ffff:a.b.c.d.
+            parsed = (parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None) or parsed
         except ValueError:
             return False
         return any(parsed in network for network in self.trusted)

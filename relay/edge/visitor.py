@@ -12,7 +12,7 @@ from enum import IntEnum
 
 from relay.edge import answers, routing
 from relay.edge.answers import Code
-from relay.edge.guard import Body, Refusal, Request, check
+from relay.edge.guard import Body, Refusal, Request
 from relay.edge.reader import HeadReader
 from relay.edge.services import Services
 from relay.edge.speaker import Speaker
@@ -60,6 +60,7 @@ class Visitor(Speaker):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.BufferedProtocol`."""
         super().connection_made(transport)
+        self._caller = routing.Caller(self.address, self.trusted)
         if len(self.services.visitors) > self.services.most_connections:
             self.answer(Code.OVERLOADED, "too many connections")
 
@@ -129,18 +130,16 @@ class Visitor(Speaker):
 
     def _read_head(self) -> bool:
         """Reads one head; False when it is not there yet."""
-        reader = self._reader
         data = self._buffer
         while data[:2] == b"\r\n":  # RFC 9112 §2.2: empty lines before a request are passed over
             data = data[2:]
         self._buffer = data
         try:
-            end = reader.find_end(data) if data else 0
-            if not end:
+            request, end = self._reader.read(data) if data else (None, 0)
+            if request is None:
                 if self.patience.reason != "head":
                     self._expect("head", self.services.timeouts.head)
                 return False
-            request = check(*reader.parse(data[:end]))
         except Refusal as refusal:
             self.request = None
             self.answer(refusal.code, refusal.message)
@@ -177,10 +176,9 @@ class Visitor(Speaker):
     def _open(self, link: Link) -> None:
         """The request goes out on a stream of `link`."""
         assert self.request is not None
-        exchange = Exchange(self)
-        caller = routing.Caller(self.address, self.trusted, self.request_id)
+        exchange = Exchange(self, self.request_id)
         try:
-            routing.begin(self.services, self.request, caller, exchange, link)
+            routing.begin(self.services, self.request, self._caller, exchange, link)
         except routing.Unroutable as no:
             self.answer(no.code, no.detail)
             return

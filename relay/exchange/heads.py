@@ -49,27 +49,44 @@ class ResponseHead:
     status: int
     reason: bytes
     fields: Fields
+    lines: bytes = b""
+    """The fields as a visitor gets them, once they have been written: the same head is often sent again."""
+
+
+class EncodedRequest:
+    """A request head in its binary form but for the request id, so that the same head is encoded once."""
+
+    __slots__ = ("_after", "_before", "head")
+
+    def __init__(self, head: RequestHead) -> None:
+        """Raises `MalformedHead` when a part is longer than its length can say."""
+        self.head = head
+        try:
+            name = head.name.encode("ascii")
+            self._before = bytes((UPGRADE if head.upgrade else 0, len(name))) + name
+            self._after = b"".join(
+                (
+                    bytes((len(head.method),)),
+                    head.method,
+                    _U16.pack(len(head.target)),
+                    head.target,
+                    encode_fields(head.fields),
+                )
+            )
+        except (ValueError, _STRUCT_ERROR):
+            raise MalformedHead("a part of the request head is too long, or its name is not ASCII") from None
+
+    def payload(self, request_id: str) -> bytes:
+        """The payload of an OPEN frame. Raises `MalformedHead`."""
+        try:
+            return b"%b%c%b%b" % (self._before, len(request_id), request_id.encode("ascii"), self._after)
+        except (ValueError, OverflowError):
+            raise MalformedHead("the request id is too long, or not ASCII") from None
 
 
 def encode_request(head: RequestHead) -> bytes:
     """The payload of an OPEN frame. Raises `MalformedHead` when a part is longer than its length can say."""
-    try:
-        name, request_id = head.name.encode("ascii"), head.request_id.encode("ascii")
-        return b"".join(
-            (
-                bytes((UPGRADE if head.upgrade else 0, len(name))),
-                name,
-                bytes((len(request_id),)),
-                request_id,
-                bytes((len(head.method),)),
-                head.method,
-                _U16.pack(len(head.target)),
-                head.target,
-                encode_fields(head.fields),
-            )
-        )
-    except (ValueError, _STRUCT_ERROR):
-        raise MalformedHead("a part of the request head is too long, or its name is not ASCII") from None
+    return EncodedRequest(head).payload(head.request_id)
 
 
 def decode_request(payload: bytes) -> RequestHead:

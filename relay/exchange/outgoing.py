@@ -9,25 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from relay.exchange.errors import MalformedHead
 from relay.exchange.framing import content_length
 from relay.exchange.headers import strip_trailers
 from relay.exchange.heads import (
+    EncodedRequest,
     Fields,
-    RequestHead,
     ResponseHead,
     decode_fields,
     decode_response,
     encode_fields,
-    encode_request,
 )
 from relay.mux.session import Session
 from relay.mux.stream import Stream
 from relay.wire.errors import ResetCode
 
 MOST_INFORMATIONAL = 32
+MOST_REMEMBERED = 1024
 
 # How an agent's reset reads in the contract (DESIGN: "The relay's own answers").
 _FAILURES = {
@@ -72,6 +73,16 @@ class ExchangeEvents(Protocol):
         """The request body may go on."""
 
 
+def _decode_final(payload: bytes) -> tuple[ResponseHead, int | None]:
+    """A head and its declared length. Raises `MalformedHead`."""
+    head = decode_response(payload)
+    return head, content_length(head.fields)
+
+
+# Small heads are often sent again to the letter; what they mean is remembered. A head is not changed by who gets it.
+_decode = lru_cache(maxsize=256)(_decode_final)
+
+
 class Exchange:
     """One request with its answer. Also the owner of its stream."""
 
@@ -84,10 +95,12 @@ class Exchange:
         "_upgrade",
         "answered",
         "complete",
+        "request_id",
         "upgraded",
     )
 
-    def __init__(self, events: ExchangeEvents) -> None:
+    def __init__(self, events: ExchangeEvents, request_id: str) -> None:
+        self.request_id = request_id
         self._events: ExchangeEvents | None = events
         self._stream: Stream | None = None
         self._head_only = False
@@ -100,11 +113,11 @@ class Exchange:
         """Whether the whole answer has come; the request body may still be going out."""
         self.upgraded = False
 
-    def start(self, session: Session, head: RequestHead, ended: bool) -> None:
+    def start(self, session: Session, request: EncodedRequest, ended: bool) -> None:
         """Opens the stream. Raises `SessionGone`, `SessionBusy`, `MalformedHead`."""
-        self._head_only = head.method == b"HEAD"
-        self._upgrade = head.upgrade
-        self._stream = session.open(encode_request(head), ended, self)
+        self._head_only = request.head.method == b"HEAD"
+        self._upgrade = request.head.upgrade
+        self._stream = session.open(request.payload(self.request_id), ended, self)
 
     # ---- the request
 
@@ -143,7 +156,7 @@ class Exchange:
         if events is None:
             return
         try:
-            head = decode_response(payload)
+            head, length = _decode(payload) if len(payload) <= MOST_REMEMBERED else _decode_final(payload)
             if self.answered:
                 raise MalformedHead("a second final head")
             if head.status == 101 and not self._upgrade:
@@ -154,7 +167,6 @@ class Exchange:
                     raise MalformedHead(f"more than {MOST_INFORMATIONAL} informational heads")
                 events.on_informational(head)
                 return
-            length = content_length(head.fields)
         except MalformedHead as error:
             self._fail(ResetCode.BAD_RESPONSE, Failure("bad_response", str(error)))
             return
@@ -203,7 +215,9 @@ class Exchange:
         """See `StreamEvents.on_reset`."""
         events, self._events = self._events, None
         self._stream = None
-        if events is not None and not self.complete:
+        if events is not None and self.complete:
+            events.on_writable()  # the rest of the request goes nowhere, but nobody waits for its way
+        elif events is not None:
             known = _FAILURES.get(code) if code >= 0 else "agent_lost"  # type: ignore[call-overload]
             events.on_failed(Failure(known or "agent_lost", detail))
 

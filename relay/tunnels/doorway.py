@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from relay.mux.carrier import Carrier
 from relay.mux.session import Session, SessionOptions
@@ -84,9 +85,9 @@ class Doorway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def spawn(self, guest: Guest, hello: Hello) -> None:
-        """Admits in a task of this doorway's."""
-        task = asyncio.get_running_loop().create_task(self._admit(guest, hello))
+    def spawn(self, work: Coroutine[Any, Any, Refused | None], guest: Guest) -> None:
+        """Judges a key in a task of this doorway's; the guest is told a refusal."""
+        task = asyncio.get_running_loop().create_task(self._judge(work, guest))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -100,22 +101,29 @@ class Doorway:
         """A connection has ended."""
         self._guests.discard(guest)
 
-    async def _admit(self, guest: Guest, hello: Hello) -> None:
+    async def admit(self, guest: Guest, hello: Hello) -> Refused | None:
+        """Lets a guest in, or says why not."""
         if VERSION not in hello.versions:
-            guest.refuse(Refused("version", f"This relay speaks version {VERSION} of the protocol only."))
-            return
+            return Refused("version", f"This relay speaks version {VERSION} of the protocol only.")
         answer = await self.admission.admit(hello)
         if isinstance(answer, Refused):
-            guest.refuse(answer)
-            return
+            return answer
         link = Link(guest.session, hello.instance, hello.slot, hello.generation, answer.project, hello.names)
         refused = await self._clear_rivals(link)
         if refused is None and not guest.session.ended:
             refused = self._clear_twin(link)
+        if refused is None and not guest.session.ended:
+            guest.enter(link, answer)
+        return refused
+
+    async def _judge(self, work: Coroutine[Any, Any, Refused | None], guest: Guest) -> None:
+        try:
+            refused = await work
+        except Exception as error:  # a registry that is away, say: the agent should not wait for its deadline
+            asyncio.get_running_loop().call_exception_handler({"message": "admission failed", "exception": error})
+            refused = Refused("overloaded", "The relay could not check the key; try again shortly.", 1.0)
         if refused is not None:
             guest.refuse(refused)
-        elif not guest.session.ended:
-            guest.enter(link, answer)
 
     async def _clear_rivals(self, link: Link) -> Refused | None:
         """Another agent has a name that `link` claims: it keeps it if it answers, else it is evicted."""
@@ -155,15 +163,17 @@ class Guest:
         self._address = address
         self._stranger = True
         self._said_hello = False
+        self._renewing = False
         self._link: Link | None = None
         self._principal: Principal | None = None
         self.session = Session(carrier, self, doorway.options.session)
         self._deadline = self.session.loop.call_later(HELLO_WITHIN, self._no_hello)
 
     def refuse(self, refused: Refused) -> None:
-        """Says why and ends the connection."""
+        """Says why, and ends the connection of one that was not admitted before."""
         self.session.send(frames.encode(frames.REFUSED, 0, encode_refused(refused)))
-        self.session.close(AwayCode.SHUTDOWN, refused.message)
+        if self._link is None:
+            self.session.close(AwayCode.SHUTDOWN, refused.message)
 
     def enter(self, link: Link, principal: Principal) -> None:
         """Admitted: the welcome leaves before any stream."""
@@ -186,11 +196,11 @@ class Guest:
             except RemoteProtocolError as error:
                 self.refuse(Refused("bad_hello", str(error)))
                 return
-            self._doorway.spawn(self, hello)
-        elif kind == frames.RENEW and self._link is not None and self._principal is not None:
-            task = asyncio.ensure_future(self._renew(decode_renew(payload).key))
-            self._doorway._tasks.add(task)
-            task.add_done_callback(self._doorway._tasks.discard)
+            self._doorway.spawn(self._doorway.admit(self, hello), self)
+        elif kind == frames.RENEW and self._link is not None and not self._renewing:
+            key = decode_renew(payload).key
+            self._renewing = True
+            self._doorway.spawn(self._renew(key), self)
         else:
             raise RemoteProtocolError(f"{frames.NAMES[kind]} out of place")
 
@@ -201,8 +211,9 @@ class Guest:
 
     def on_going_away(self, code: int, detail: str) -> None:
         """The agent takes no new streams; what is open goes on."""
-        if self._link is not None:
-            self._doorway.hub.detach(self._link)
+        if self._link is None:
+            raise RemoteProtocolError("GOING_AWAY before the handshake is done")
+        self._doorway.hub.detach(self._link)
 
     def on_lost(self, reason: str) -> None:
         """The connection has ended."""
@@ -212,15 +223,18 @@ class Guest:
         if self._link is not None:
             self._doorway.hub.detach(self._link)
 
-    async def _renew(self, key: str) -> None:
+    async def _renew(self, key: str) -> Refused | None:
         assert self._link is not None
         assert self._principal is not None
-        answer = await self._doorway.admission.renew(self._principal, key, self._link.names)
+        try:
+            answer = await self._doorway.admission.renew(self._principal, key, self._link.names)
+        finally:
+            self._renewing = False
         if isinstance(answer, Refused):
-            self.session.send(frames.encode(frames.REFUSED, 0, encode_refused(answer)))
-        else:
-            self._principal = answer
-            self.session.send(frames.encode(frames.RENEWED, 0, self._welcome(self._link)))
+            return answer
+        self._principal = answer
+        self.session.send(frames.encode(frames.RENEWED, 0, self._welcome(self._link)))
+        return None
 
     def _welcome(self, link: Link) -> bytes:
         options = self._doorway.options

@@ -98,7 +98,7 @@ class Hub:
 
     def __init__(self, hold: HoldBounds, report: Callable[[str, tuple[str, ...]], None]) -> None:
         self.tunnels: dict[str, Tunnel] = {}
-        self.links: dict[tuple[str, int], Link] = {}
+        self.links: dict[tuple[str, str, int], Link] = {}
         self.held = 0
         self._hold = hold
         self._offline: dict[str, _Offline] = {}
@@ -109,15 +109,16 @@ class Hub:
     def rivals(self, link: Link) -> list[Tunnel]:
         """Live tunnels of other agents that `link` claims."""
         found = [self.tunnels.get(name) for name in link.names]
-        return [tunnel for tunnel in found if tunnel is not None and tunnel.instance != link.instance]
+        agent = link.project, link.instance  # an instance chooses its own id: only its project's key proves whose
+        return [tunnel for tunnel in found if tunnel is not None and (tunnel.project, tunnel.instance) != agent]
 
     def twin(self, link: Link) -> Link | None:
         """The live link of the same instance and slot."""
-        return self.links.get((link.instance, link.slot))
+        return self.links.get(_place(link))
 
     def attach(self, link: Link) -> None:
         """Puts a link in service. The caller has cleared its rivals and its twin."""
-        self.links[link.instance, link.slot] = link
+        self.links[_place(link)] = link
         came_up = []
         for name in link.names:
             tunnel = self.tunnels.get(name)
@@ -133,8 +134,8 @@ class Hub:
 
     def detach(self, link: Link) -> None:
         """Takes a link out of service; a name whose last link it was counts as just dropped."""
-        if self.links.get((link.instance, link.slot)) is link:
-            del self.links[link.instance, link.slot]
+        if self.links.get(_place(link)) is link:
+            del self.links[_place(link)]
         went_down = []
         for name in link.names:
             tunnel = self.tunnels.get(name)
@@ -209,3 +210,7 @@ class Hub:
         self.held -= len(waiting)
         for waiter in waiting:
             waiter.on_given_up()
+
+
+def _place(link: Link) -> tuple[str, str, int]:
+    return link.project, link.instance, link.slot

@@ -7,8 +7,16 @@ from collections.abc import Callable
 import pytest
 
 from relay.exchange.errors import MalformedHead
-from relay.exchange.heads import Fields, RequestHead, ResponseHead, decode_fields, decode_request, encode_fields
-from relay.exchange.heads import encode_response
+from relay.exchange.heads import (
+    EncodedRequest,
+    Fields,
+    RequestHead,
+    ResponseHead,
+    decode_fields,
+    decode_request,
+    encode_fields,
+    encode_response,
+)
 from relay.exchange.outgoing import MOST_INFORMATIONAL, Exchange, Failure
 from relay.mux.errors import SessionBusy, SessionGone
 from relay.wire import frames
@@ -24,7 +32,7 @@ class Log:
     """`ExchangeEvents` that remembers, and consumes at once."""
 
     def __init__(self) -> None:
-        self.exchange = Exchange(self)
+        self.exchange = Exchange(self, "r1")
         self.names: list[str] = []
         self.informational: list[int] = []
         self.head: ResponseHead | None = None
@@ -78,7 +86,7 @@ class Asked:
         self.log = Log()
         self.exchange = self.log.exchange
         self.head = RequestHead(method, b"/path?q", [(b"Host", b"demo.x")], "demo", "r1", upgrade)
-        self.exchange.start(self.side.session, self.head, ended)
+        self.exchange.start(self.side.session, EncodedRequest(self.head), ended)
 
     async def says(self, *parts: bytes) -> None:
         """The agent's frames, in one message."""
@@ -143,16 +151,16 @@ async def test_what_cannot_be_opened_is_said_by_type() -> None:
     """A session that goes, one that is full, a head that the wire cannot carry: three errors, and no event."""
     side, _ = against(opener=True, max_streams=1)
     head = RequestHead(b"GET", b"/", [], "demo")
-    Exchange(Log()).start(side.session, head, True)
+    Exchange(Log(), "r1").start(side.session, EncodedRequest(head), True)
     log = Log()
     with pytest.raises(SessionBusy):
-        log.exchange.start(side.session, head, True)
+        log.exchange.start(side.session, EncodedRequest(head), True)
     side.session.go_away(AwayCode.SHUTDOWN, "")
     with pytest.raises(SessionGone):
-        log.exchange.start(side.session, head, True)
+        log.exchange.start(side.session, EncodedRequest(head), True)
     side, _ = against(opener=True)
     with pytest.raises(MalformedHead):
-        log.exchange.start(side.session, RequestHead(b"M" * 300, b"/", [], "demo"), True)
+        log.exchange.start(side.session, EncodedRequest(RequestHead(b"M" * 300, b"/", [], "demo")), True)
     assert side.session.streams == {}
     # Before a start, and after one that failed, nothing is sent.
     assert log.exchange.write(b"x")
@@ -169,7 +177,7 @@ async def test_a_head_above_the_wires_bound_is_a_malformed_head(count: int) -> N
     side, peer = against(opener=True)
     fields = [(b"X-Field", b"v" * 600)] * count
     with pytest.raises(MalformedHead):
-        Exchange(Log()).start(side.session, RequestHead(b"GET", b"/", fields, "demo"), True)
+        Exchange(Log(), "r1").start(side.session, EncodedRequest(RequestHead(b"GET", b"/", fields, "demo")), True)
     await settle()
     assert peer.kinds() == []
     assert side.session.streams == {}
@@ -266,7 +274,7 @@ async def test_an_early_answer_leaves_the_upload_alone() -> None:
             await asked.says(last)
         else:
             asked.side.session.abort("the link broke")
-        assert asked.log.names == ["head", "end"]
+        assert asked.log.names == ["head", "end", "writable"]
         assert asked.exchange.write(b"going")
         asked.exchange.end([])
         asked.exchange.consumed(10)
@@ -318,7 +326,7 @@ BAD: list[tuple[str, list[bytes], str]] = [
 @virtual
 async def test_a_bad_answer_costs_its_stream_only(frames_said: list[bytes], words: str) -> None:
     """The visitor's side hears `bad_response` once, the agent a reset with that code, the session goes on."""
-    asked = await ask()
+    asked = await ask(ended=False)
     await asked.says(*frames_said, f_data(1, b"more"), answer())
     assert asked.log.failure is not None
     assert asked.log.failure.code == "bad_response"

@@ -132,7 +132,6 @@ NOT_YET = pytest.mark.xfail(strict=True, reason="taken before the handshake, tho
     [
         *(pytest.param(frame, words, id=name) for name, frame, words in BEFORE),
         pytest.param(f_credit(0), "CREDIT", id="CREDIT on the session", marks=NOT_YET),
-        pytest.param(encode_going_away(0, 0), "GOING_AWAY", id="GOING_AWAY", marks=NOT_YET),
     ],
 )
 @virtual

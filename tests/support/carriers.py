@@ -12,6 +12,8 @@ from collections import deque
 from relay.mux.carrier import ROOM, CarrierEvents
 
 ROOM_AHEAD = 0.002
+# A close waits this long, in seconds, for what was sent before it.
+CLOSE_WITHIN = 2.0
 
 
 class MemoryCarrier:
@@ -52,10 +54,13 @@ class MemoryCarrier:
         """See `Carrier.close`."""
         if self.closed is None:
             self.closed = (code, reason)
-            self._loop.call_later(self.delay, self._end_both, reason)
+            sent = max(self._free_at - self._loop.time(), 0.0)
+            self._loop.call_later(min(sent, CLOSE_WITHIN) + self.delay, self._end_both, reason)
 
     def abort(self) -> None:
         """See `Carrier.abort`."""
+        self._under_way.clear()
+        self._free_at = 0.0
         self.close(1006, "aborted")
 
     def _writable(self) -> None:
@@ -63,12 +68,17 @@ class MemoryCarrier:
             self.owner.on_writable()
 
     def _deliver(self) -> None:
+        if not self._under_way:
+            return
         payload = self._under_way.popleft()
         peer = self.peer
         if peer is not None and peer.owner is not None and not self.swallow:
             peer.owner.on_message(memoryview(payload))
 
     def _end_both(self, reason: str) -> None:
+        if self._free_at <= self._loop.time():
+            while self._under_way:
+                self._deliver()
         for end in (self, self.peer):
             if end is not None and end.owner is not None:
                 owner, end.owner = end.owner, None

@@ -1,8 +1,8 @@
 """The edges that visitors meet: our own protocol class, and the same exchange behind ASGI servers; what ASGI loses.
 
-The losses are the table of docs/promises.md, row by row. A loss that shows within one exchange has a rule, by which both
-sides of a comparison forget what is lost; a test that is about a lost thing itself says so with `needs` and is skipped
-for the edges that lack it, and for no other reason.
+The losses are the table of docs/promises.md, row by row. A loss that shows within one exchange has a rule, by which
+both sides of a comparison forget what is lost; a test that is about a lost thing itself says so with `needs` and is
+skipped for the edges that lack it, and for no other reason.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Large bodies arrive whole, both ways and in every framing, while relay and agent stay small: nothing is kept whole."""
+"""Large bodies arrive whole, both ways and in every framing, while relay and agent stay small."""
 
 from __future__ import annotations
 

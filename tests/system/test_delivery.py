@@ -28,9 +28,9 @@ pytestmark = pytest.mark.xdist_group("delivery")
 
 POSTS = 10_000 if os.environ.get("RELAY_CHAOS") else 300
 VISITORS = 8
-SLOWEST_ANSWER = 0.15
+SLOWEST_ANSWER = 0.1
 LONGEST_WAIT = 30.0
-SEEDS = (1, 2) if os.environ.get("RELAY_CHAOS") else (1,)
+SEEDS = (1,)
 
 
 class Counting(RawServer):
@@ -112,7 +112,7 @@ def judge(response: Response, nonce: bytes, size: int, seen: Seen) -> None:
 async def cut_at_random(proxy: FaultProcess, chance: random.Random) -> None:
     """Until cancelled: cut one link or all, now or after some bytes; now and then let nobody connect for a while."""
     while True:
-        await asyncio.sleep(chance.uniform(0.01, 0.12))
+        await asyncio.sleep(chance.uniform(0.02, 0.2))
         how: How = chance.choice(("rst", "fin"))
         what = chance.randrange(5)
         if what <= 1:
@@ -148,6 +148,7 @@ async def test_no_post_is_delivered_twice(seed: int) -> None:
                 visitors.create_task(visit(t, todo, random.Random(f"{seed}/{number}"), seen))
         cutting.cancel()
         connections = (await t.proxy.stats()).connections
+        assert t.agent.returncode is None
         await nothing_left(t.relay)
     counts = local.deliveries
     assert [nonce for nonce in nonces if counts[nonce] > 1] == []
@@ -155,6 +156,6 @@ async def test_no_post_is_delivered_twice(seed: int) -> None:
     assert [nonce for nonce in seen.undelivered if counts[nonce] != 0] == []
     assert len(seen.answered) + len(seen.undelivered) + len(seen.unknown) == POSTS
     told = f"{seen.codes}, {connections} connections of the agent"
-    assert len(seen.answered) > POSTS // 2, told
-    assert len(seen.unknown) > POSTS // 100, told
-    assert connections > POSTS // 20, told
+    assert len(seen.answered) > POSTS // 5, told
+    assert len(seen.unknown) > POSTS // 50, told
+    assert connections > POSTS // 30, told

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import pytest
 import pytest_asyncio
@@ -359,6 +360,20 @@ async def test_a_real_agent_comes_back_soon(house: House, pair: Pair) -> None:
         assert {(await each).status for each in waiting} == {200}
         assert time.monotonic() - since < AT_ONCE
         await pair.connected(seen)
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+async def test_attempts_that_break_in_the_handshake(house: House, pair: Pair, direction: Literal["up", "down"]) -> None:
+    """Cut at any byte of the handshake the agent tries again, and is back soon after the path is whole."""
+    for count in (1, 60, 130, 200, 300, 400, 500):
+        await pair.proxy.cut_after(count, direction, "fin" if count % 3 else "rst")
+        seen = len(pair.agent.events)
+        await pair.proxy.cut()
+        for _ in range(4):
+            await pair.agent.wait_event("disconnected", after=seen)
+            seen = len(pair.agent.events)
+    await pair.proxy.cut_after(None, direction)
+    assert await house.served_by(pair.name) == "ok"
 
 
 # ---- small ones ------------------------------------------------------------------------------------------------------

@@ -181,30 +181,19 @@ async def test_json_prints_events_as_lines(house: House) -> None:
     ("words", "said"),
     [
         (["99999"], ["99999", "1 to 65535", "3000"]),
-        (["localhost:"], ["for example 3000"]),
-        (["ftp://127.0.0.1:21"], ["http"]),
         (["3000", "--subdomain", "no_name"], ["--subdomain", "no_name", "for example"]),
-        (["3000", "--links", "9"], ["--links", "1 to 4"]),
-        (["3000", "--relay", "tunnels.example.com"], ["--relay", "for example --relay wss://"]),
-        (["3000", "--key-file", "/nonexistent/key"], ["/nonexistent/key", "--key-file FILE or RELAY_KEY"]),
         (["3000"], ["no key", "--key-file FILE", "RELAY_KEY"]),
-        ([], ["for example: relay http 3000"]),
-        (["3000", "--nonsense"], ["--nonsense", "relay http --help"]),
     ],
-    ids=lambda value: " ".join(value) or "nothing",
+    ids=lambda value: " ".join(value),
 )
 async def test_a_mistake_is_one_sentence(words: list[str], said: list[str]) -> None:
     """What was typed wrong is told with the next step, on stderr, with exit code 2 and nothing else."""
     code, lines, errors = await run("http", *words)
     assert (code, lines) == (2, [])
-    assert errors[0].startswith("relay: ")
-    if "--help" in errors[0]:
-        assert all(words in errors[0] for words in said)
-    else:
-        one_sentence(errors, *said)
+    one_sentence(errors, "relay: ", *said)
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1:8081", "relay.example.com", "[2001:db8::1]:8081"])
+@pytest.mark.parametrize("host", ["192.0.2.1:8081", "relay.example.com"])
 async def test_a_key_does_not_travel_in_the_clear(house: House, host: str) -> None:
     """ws:// to another machine is refused before anything is sent, with both ways on."""
     code, lines, errors = await run("http", "3000", "--relay", f"ws://{host}", "--key-file", str(house.relay.key_file))
@@ -230,30 +219,27 @@ async def test_nothing_listens(house: House) -> None:
 
 async def test_a_port_that_speaks_no_http(house: House) -> None:
     """A wrong port, something else listens there: the hint says so with the address."""
-    async with RawServer(lambda _: b"SSH-2.0-OpenSSH_9.6\r\n\r\n") as other:
-        async with house.http("--subdomain", "w", target=other.port) as agent:
-            await agent.line("^  http")
-            assert await house.visit("w", "/") == 502
-            hint = await agent.line("^Hint")
+    async with (
+        RawServer(lambda _: b"SSH-2.0-OpenSSH_9.6\r\n\r\n") as other,
+        house.http("--subdomain", "w", target=other.port) as agent,
+    ):
+        await agent.line("^  http")
+        assert await house.visit("w", "/") == 502
+        hint = await agent.line("^Hint")
     assert hint.startswith(f"Hint: What http://127.0.0.1:{other.port} answered is not HTTP: is it the right port")
 
 
-@pytest.mark.parametrize(
-    ("target", "said"),
-    [
-        ("/401", ["came from the local service at http://127.0.0.1:", "not from the relay", "Authorization"]),
-        ("/421", ["answered 421", "Host", "--preserve-host"]),
-    ],
-)
-async def test_a_refusal_of_the_local_service_is_told_apart(house: House, target: str, said: list[str]) -> None:
+async def test_a_refusal_of_the_local_service_is_told_apart(house: House) -> None:
     """401 and 421 reach the visitor as they are; the developer is told once whose they are and what to do."""
     async with house.http("--subdomain", "r") as agent:
         await agent.line("^  http")
         for _ in range(3):
-            assert await house.visit("r", target) == int(target[1:])
-        await eventually(lambda: len([line for line in agent.lines if f"  {target[1:]}  " in line]) == 3)
+            assert [await house.visit("r", target) for target in ("/401", "/421")] == [401, 421]
+        await eventually(lambda: len([line for line in agent.lines if "  421  " in line]) == 3)
         hints = [line for line in agent.lines if line.startswith("Hint")]
-    one_sentence(hints, *said)
+    local = f"http://127.0.0.1:{house.local.port}"
+    one_sentence(hints[:1], f"came from the local service at {local}", "not from the relay", "Authorization")
+    one_sentence(hints[1:], f"{local} answered 421", "Host", "--preserve-host")
 
 
 async def test_the_relay_cannot_be_reached(house: House) -> None:
@@ -281,16 +267,18 @@ async def test_what_answers_is_no_relay(house: House) -> None:
 
 async def test_a_lost_relay_and_its_return(house: House) -> None:
     """A line when the last link is lost and one when it is back; the tunnel is not announced anew."""
-    async with FaultProxy(house.relay.agents_port) as proxy:
-        async with house.http("--subdomain", "l", relay_port=proxy.port) as agent:
-            await agent.line("^  http")
-            await eventually(lambda: len(proxy.open_pairs) == 2)
-            await proxy.refuse()
-            await proxy.cut()
-            lost = await agent.line("The relay is lost")
-            await proxy.accept()
-            again = await agent.line("Connected to the relay again")
-            assert await house.visit("l", "/") == 200
+    async with (
+        FaultProxy(house.relay.agents_port) as proxy,
+        house.http("--subdomain", "l", relay_port=proxy.port) as agent,
+    ):
+        await agent.line("^  http")
+        await eventually(lambda: len(proxy.open_pairs) == 2)
+        await proxy.refuse()
+        await proxy.cut()
+        lost = await agent.line("The relay is lost")
+        await proxy.accept()
+        again = await agent.line("Connected to the relay again")
+        assert await house.visit("l", "/") == 200
     assert lost.endswith("Trying again until it answers.")
     assert re.fullmatch(rf"{CLOCK}  Connected to the relay again\.", again)
     assert len([line for line in agent.lines if line == "Tunnel established:"]) == 1
@@ -369,18 +357,18 @@ async def test_a_newer_relay(house: House, kind: int, payload: bytes) -> None:
         await connection.send(frames.encode(kind, 0, payload))
         await connection.wait_closed()
 
-    async with serve(newer, "127.0.0.1", 0, subprotocols=[Subprotocol(SUBPROTOCOL)], compression=None) as relay:
-        async with house.http("--subdomain", "v", relay_port=relay.sockets[0].getsockname()[1]) as agent:
-            if kind == frames.REFUSED:
-                code, _, errors = await agent.ended()
-                assert code == 5
-                one_sentence_of_refusal(errors, "version 2", "pip install --upgrade tunnel-relay")
-            else:
-                assert "version" in await agent.line("cannot be reached")
+    async with (
+        serve(newer, "127.0.0.1", 0, subprotocols=[Subprotocol(SUBPROTOCOL)], compression=None) as relay,
+        house.http("--subdomain", "v", relay_port=relay.sockets[0].getsockname()[1]) as agent,
+    ):
+        code, lines, errors = await agent.ended()
+    assert code == 5
+    one_sentence_of_refusal(errors, "version 2", "pip install --upgrade tunnel-relay")
+    assert "Tunnel established:" not in lines
 
 
 async def test_a_newer_agent(house: House) -> None:
-    """An agent that speaks later versions only is refused with what this relay speaks; one that also speaks ours is not."""
+    """An agent that speaks only later versions is told which one this relay speaks; one that knows ours too is in."""
     key = house.relay.key_file.read_text().strip()
     async with HandAgent(house.relay.agents_port, Hello("new", 0, 1, key, ("new",), versions=(2, 3))) as agent:
         assert isinstance(agent.answer, Refused)
@@ -395,7 +383,7 @@ async def test_a_newer_agent(house: House) -> None:
 
 
 async def test_serve_says_what_an_operator_needs(tmp_path: Path, house: House) -> None:
-    """Where visitors and agents connect, where the key is, what to type; then tunnels that come and go; 0 at the end."""
+    """Where visitors and agents connect, where the key is, what to type; then tunnels that come and go."""
     words = ["--public", "127.0.0.1:0", "--agents", "127.0.0.1:0", "--domain", DOMAIN, "--data", str(tmp_path)]
     async with Command("serve", *words, home=tmp_path) as relay:
         await relay.line("Ctrl-C stops")
@@ -426,9 +414,7 @@ async def test_serve_says_what_an_operator_needs(tmp_path: Path, house: House) -
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--public", "127.0.0.1:99999"], ["public", "--public 127.0.0.1:8080", "99999"]),
         (["--public", "0.0.0.0:0"], ["0.0.0.0", "TLS", "--trusted-proxies", "loopback"]),
-        (["--agents", "0.0.0.0:0"], ["agents", "--trusted-proxies"]),
         (["--head-timeout", "soon"], ["head_timeout", "--head-timeout", "soon"]),
         (["--config", "/nonexistent.toml"], ["/nonexistent.toml", "TOML"]),
     ],
@@ -441,7 +427,7 @@ async def test_a_wrong_setting_is_one_sentence(words: list[str], said: list[str]
     one_sentence(errors, *said)
 
 
-@pytest.mark.parametrize("which", ["public", "agents", "internal"])
+@pytest.mark.parametrize("which", ["public", "agents"])
 async def test_an_address_in_use_is_one_sentence(which: str, house: House, tmp_path: Path) -> None:
     """A listener that cannot be opened is named with what to do; exit code 1."""
     ports = {"public": 0, "agents": 0, which: house.local.port}

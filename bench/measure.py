@@ -1,0 +1,238 @@
+"""Each workload as one function: a running system in, a sample out. Nothing here compares or repeats.
+
+CPU is what the kernel counted for the system's two processes while the load ran; peaks are resident bytes above the idle
+ones. Load makers run as processes of their own, so that their interpreter does not disturb the measuring one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from bench.nginxconf import SMALL, bulk_path
+from bench.place import Door, Unavailable, program
+from bench.results import Sample
+from bench.systems import Running
+from tests.support.child import KEEP_MEMORY, Child, ChildError
+
+GIB = 2**30
+SLACK = 45.0  # seconds that a load maker may take beyond its own time
+_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
+_LATENCY = re.compile(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s|m)\s*$", re.MULTILINE)
+_REQUESTS = re.compile(r"^\s*(\d+) requests in ", re.MULTILINE)
+_RATE = re.compile(r"^Requests/sec:\s+([\d.]+)", re.MULTILINE)
+_WRONG = re.compile(r"(?:Non-2xx or 3xx responses:\s+(\d+)|Socket errors: connect (\d+), read (\d+), write (\d+))")
+
+
+@dataclass(slots=True)
+class Cost:
+    """CPU seconds that a system's processes use between `start` and `stop`."""
+
+    running: Running
+    relay: float = 0.0
+    agent: float = 0.0
+
+    def start(self) -> None:
+        """From here."""
+        self.relay, self.agent = self._now()
+
+    def stop(self, units: float) -> Sample:
+        """Up to here, divided by so many units of work."""
+        relay, agent = self._now()
+        sample: Sample = {}
+        if self.running.relay:
+            sample["relay_cpu"] = (relay - self.relay) / units
+        if self.running.agent:
+            sample["agent_cpu"] = (agent - self.agent) / units
+        return sample
+
+    def _now(self) -> tuple[float, float]:
+        relay, agent = self.running.relay, self.running.agent
+        return relay.cpu_seconds() if relay else 0.0, agent.cpu_seconds() if agent else 0.0
+
+
+def live_door(running: Running) -> Door:
+    """Raises Unavailable where a system has only the static door."""
+    if running.live is None:
+        raise Unavailable(f"{running.name} has no door to the live origin")
+    return running.live
+
+
+# ------------------------------------------------------------------------------------------------ load makers
+
+
+@contextlib.asynccontextmanager
+async def loading(name: str, door: Door, path: str, *more: object) -> AsyncIterator[Child]:
+    """A load maker under way: `bench.loads.NAME`."""
+    argv = [sys.executable, "-m", f"bench.loads.{name}"]
+    argv += ["--port", str(door.port), "--host", door.host, "--path", path, *map(str, more)]
+    async with Child(argv, name=f"load maker {name}", env=KEEP_MEMORY) as child:
+        yield child
+
+
+async def result(child: Child, seconds: float) -> Sample:
+    """What a load maker found. Raises ChildError when it failed or took much longer than `seconds`."""
+    event = await child.wait_event("result", seconds + SLACK)
+    await child.wait()
+    return {key: float(value) for key, value in event.items() if key != "event"}
+
+
+async def made(seconds: float, name: str, door: Door, path: str, *more: object) -> Sample:
+    """A load from its start to its result."""
+    async with loading(name, door, path, *more) as child:
+        return await result(child, seconds)
+
+
+# ------------------------------------------------------------------------------------------------ small requests
+
+
+async def small(running: Running, connections: int, seconds: int, path: str = SMALL) -> Sample:
+    """Small GETs on keep-alive connections as fast as they are answered, by wrk."""
+    argv = [program("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
+    argv += ["-H", f"Host: {running.static.host}", f"http://127.0.0.1:{running.static.port}{path}"]
+    cost = Cost(running)
+    cost.start()
+    async with Child(argv, name="wrk") as child:
+        code = await child.wait(seconds + SLACK)
+        said = "\n".join(child.lines)
+        requests, rate = _REQUESTS.search(said), _RATE.search(said)
+        if code or requests is None or rate is None or not int(requests[1]):
+            raise ChildError(f"wrk failed\n{said}\n{child.report()}")
+    sample: Sample = {"rate": float(rate[1]), "requests": float(requests[1])} | cost.stop(int(requests[1]) / 1000)
+    for share, number, unit in _LATENCY.findall(said):
+        sample[f"p{share}"] = float(number) * _UNITS[unit]
+    sample["wrong"] = float(sum(int(number) for match in _WRONG.findall(said) for number in match if number))
+    return sample
+
+
+async def probe(running: Running, seconds: float, connections: int = 1, interval: float = 0.002) -> Sample:
+    """The time of small GETs at a gentle rate: p50 and p99."""
+    more = ("--seconds", seconds, "--connections", connections, "--interval", interval)
+    return await made(seconds, "probe", running.static, SMALL, *more)
+
+
+# ------------------------------------------------------------------------------------------------ bulk
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """A bulk transfer: `size` bytes on each of `streams`, or `seconds` of it, sustained behind `since`."""
+
+    direction: str
+    size: int = 0
+    streams: int = 1
+    seconds: float = 0.0
+    since: float = 0.0
+    rate: float = 0.0
+
+    def options(self) -> list[object]:
+        """For the load maker."""
+        given: list[object] = [self.direction, "--streams", self.streams]
+        for flag, value in (("--bytes", self.size if self.direction == "up" else 0), ("--seconds", self.seconds)):
+            if value:
+                given += [flag, value]
+        return [*given, "--since", self.since, "--rate", self.rate]
+
+
+async def bulk(running: Running, kind: Bulk) -> Sample:
+    """Bytes per second, CPU seconds per GiB, peak memory above idle."""
+    door, path = (running.static, bulk_path(kind.size)) if kind.direction == "down" else (live_door(running), "/sink")
+    for child in (running.relay, running.agent):
+        if child:
+            child.reset_peak()
+    cost = Cost(running)
+    cost.start()
+    sample = await made(kind.seconds, "bulk", door, path, *kind.options())
+    sample |= cost.stop(sample["bytes"] / GIB)
+    if running.relay:
+        sample["relay_peak"] = max(0, running.relay.peak_rss() - running.relay_idle)
+    if running.agent:
+        sample["agent_peak"] = max(0, running.agent.peak_rss() - running.agent_idle)
+    return sample
+
+
+async def beside(running: Running, rate: float, seconds: float, connections: int = 1) -> Sample:
+    """Small GETs while a bulk download runs, held at `rate` bytes/s (0: at full speed)."""
+    more = ("down", "--seconds", seconds + 1.5, "--rate", rate)
+    async with loading("bulk", running.static, bulk_path(0), *more) as child:
+        await child.wait_event("flowing", SLACK)
+        interval = 0.002 if connections == 1 else 0.05
+        sample = await probe(running, seconds, connections, interval)
+        moved = await result(child, seconds)
+    return sample | {"bulk": moved["rate"]}
+
+
+# ------------------------------------------------------------------------------------------------ streams
+
+
+async def events(running: Running, seconds: float, rate: int = 100) -> Sample:
+    """Delay of server-sent events, and the time to the first."""
+    return await made(seconds, "events", live_door(running), f"/events?rate={rate}", "read", "--seconds", seconds)
+
+
+async def echo(running: Running, seconds: float, connections: int = 32) -> Sample:
+    """WebSocket messages echoed per second."""
+    more = ("--seconds", seconds, "--connections", connections)
+    cost = Cost(running)
+    cost.start()
+    sample = await made(seconds, "websocket", live_door(running), "/echo", *more)
+    return sample | cost.stop(sample["count"] / 1000)
+
+
+async def idle_streams(running: Running, streams: int) -> Sample:
+    """Resident bytes for each silent event stream."""
+    await made(0, "events", live_door(running), "/events?rate=0", "read", "--seconds", 0.5)
+    before = _resident(running)
+    async with loading("events", live_door(running), "/events?rate=0", "hold", "--streams", streams) as child:
+        await child.wait_event("holding", SLACK)
+        after = _resident(running)
+        await let_go(child)
+    return {key: (after[key] - before[key]) / streams for key in after}
+
+
+@contextlib.asynccontextmanager
+async def holding_agents(running: Running, target: int, agents: int, names: int) -> AsyncIterator[Child]:
+    """So many further agents with one link and so many names each, in one process."""
+    argv = [sys.executable, "-m", "bench.loads.agents", "--agents", str(agents), "--names", str(names)]
+    argv += ["--relay", f"ws://127.0.0.1:{running.agents_port}", "--key-file", running.key_file]
+    async with Child([*argv, "--target", str(target)], name="agents") as child:
+        await child.wait_event("holding", 60.0 + SLACK)
+        for event in child.events:
+            if event["event"] == "trouble":
+                raise ChildError(f"an agent was refused: {event['detail']}")
+        yield child
+        await let_go(child)
+
+
+async def let_go(child: Child) -> None:
+    """Ends a load maker that holds things until its stdin ends."""
+    assert child.process.stdin is not None
+    child.process.stdin.close()
+    await child.wait_event("result", SLACK)
+    await child.wait()
+
+
+def _resident(running: Running) -> Sample:
+    sample: Sample = {}
+    if running.relay:
+        sample["relay_memory"] = running.relay.rss()
+    if running.agent:
+        sample["agent_memory"] = running.agent.rss()
+    return sample
+
+
+async def idle_memory(running: Running) -> Sample:
+    """Resident bytes before any load."""
+    return {"relay_memory": running.relay_idle} | ({"agent_memory": running.agent_idle} if running.agent else {})
+
+
+async def settle(seconds: float = 0.2) -> float:
+    """Lets what the last load left behind go its way; the time that took."""
+    began = time.monotonic()
+    await asyncio.sleep(seconds)
+    return time.monotonic() - began

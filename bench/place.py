@@ -1,0 +1,133 @@
+"""Where a run happens: a directory, the origins, free ports, and the processes that end with it.
+
+This room starts processes and waits until they answer; which processes, is said by `systems` and `rivals`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench import nginxconf
+from tests.support.child import Child, ChildError
+from tests.support.faultprocess import FaultProcess
+
+READY_WITHIN = 20.0
+_SHARED_MEMORY = Path("/dev/shm")
+
+
+class Unavailable(Exception):
+    """A system cannot run here; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """How a visitor reaches an origin: a port of 127.0.0.1 and the `Host` to send."""
+
+    port: int
+    host: str = "localhost"
+
+
+@dataclass(slots=True)
+class Place:
+    """What a system is given to start with. `one_way` is the delay in seconds between agent and relay."""
+
+    directory: Path
+    stack: contextlib.AsyncExitStack
+    static: int = 0
+    live: int = 0
+    one_way: float | None = None
+    """None: agents connect to their relay directly; else through a fault process with this delay."""
+    paths: list[FaultProcess] = field(default_factory=list)
+
+    async def run(self, argv: Sequence[str], name: str, env: Mapping[str, str] | None = None) -> Child:
+        """A process that ends with the place."""
+        return await self.stack.enter_async_context(Child(argv, name=name, env=env))
+
+    async def reach(self, port: int) -> int:
+        """The port by which an agent reaches this one: over the path with the delay, where there is one."""
+        if self.one_way is None:
+            return port
+        path = await self.stack.enter_async_context(FaultProcess(port, delay=self.one_way))
+        self.paths.append(path)
+        return path.port
+
+    async def delay(self, one_way: float) -> None:
+        """Changes the delay of every path."""
+        for path in self.paths:
+            await path.set(delay=one_way)
+
+    def inner(self, name: str, stack: contextlib.AsyncExitStack, one_way: float | None = None) -> Place:
+        """A place of one system's own, with the same origins."""
+        directory = self.directory / name
+        directory.mkdir(exist_ok=True)
+        return Place(directory, stack, self.static, self.live, one_way)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago, for programs that cannot choose one and say which."""
+    socks = [socket.socket() for _ in range(count)]
+    try:
+        for sock in socks:
+            sock.bind(("127.0.0.1", 0))
+        return [int(sock.getsockname()[1]) for sock in socks]
+    finally:
+        for sock in socks:
+            sock.close()
+
+
+def program(name: str) -> str:
+    """Its path. Raises Unavailable."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    if found is None:
+        raise Unavailable(f"{name} is not on the PATH")
+    return found
+
+
+@contextlib.asynccontextmanager
+async def place() -> AsyncIterator[Place]:
+    """A directory that is removed at the end, with both origins in service. Raises Unavailable without nginx."""
+    nginx = program("nginx")
+    in_memory = str(_SHARED_MEMORY) if _SHARED_MEMORY.is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="relay-bench-", dir=in_memory) as name:
+        async with contextlib.AsyncExitStack() as stack:
+            here = Place(Path(name), stack)
+            [here.static] = free_ports(1)
+            text = nginxconf.origin(here.directory, here.static, nginxconf.bulk_files(here.directory))
+            await here.run(nginxconf.argv(nginx, here.directory, "origin", text), "origin")
+            live = await here.run([sys.executable, "-m", "bench.live"], "live origin")
+            here.live = int((await live.wait_event("listening", READY_WITHIN))["port"])
+            await answers(Door(here.static), nginxconf.SMALL)
+            yield here
+
+
+async def status(door: Door, path: str, within: float = 2.0) -> int:
+    """The status of a GET; 0 when there was no answer."""
+    try:
+        async with asyncio.timeout(within):
+            reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+            try:
+                writer.write(f"GET {path} HTTP/1.1\r\nHost: {door.host}\r\nConnection: close\r\n\r\n".encode())
+                line = await reader.readline()
+            finally:
+                writer.close()
+        return int(line.split()[1])
+    except (OSError, TimeoutError, ValueError, IndexError):
+        return 0
+
+
+async def answers(door: Door, path: str, within: float = READY_WITHIN, every: float = 0.02) -> None:
+    """Until a GET is answered 200. Raises ChildError."""
+    try:
+        async with asyncio.timeout(within):
+            while await status(door, path) != 200:
+                await asyncio.sleep(every)
+    except TimeoutError:
+        raise ChildError(f"no answer on port {door.port} within {within:g} s") from None

@@ -1,0 +1,106 @@
+"""What is measured: the references and the relay itself, each by how it is started. Rivals are in `rivals`.
+
+A system offers two doors: `static`, to the origin with small answers and large files, and `live`, to the one for
+uploads, event streams and WebSocket.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from bench import nginxconf
+from bench.place import Door, Place, answers, free_ports, program
+from tests.support.child import Child
+from tests.support.processes import DOMAIN
+
+HELLO = "/"
+READY = 15.0
+
+
+@dataclass(slots=True)
+class Running:
+    """A system in service: its doors, its processes on the visitors' side and beside the local service."""
+
+    name: str
+    static: Door
+    live: Door | None = None
+    relay: Child | None = None
+    agent: Child | None = None
+    relay_idle: int = 0
+    """Resident bytes before any load."""
+    agent_idle: int = 0
+    key_file: str = ""
+    agents_port: int = 0
+
+    def note_idle(self) -> None:
+        """Remember what the processes hold before any load."""
+        self.relay_idle = self.relay.rss() if self.relay else 0
+        self.agent_idle = self.agent.rss() if self.agent else 0
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A name, a line about it, and its start. `rival`: measured in the first round only."""
+
+    name: str
+    about: str
+    start: Callable[[Place], Awaitable[Running]]
+    rival: bool = False
+    delayable: bool = True
+    """Whether its agent can be led over the path with a delay."""
+
+
+async def _direct(place: Place) -> Running:
+    static, live = await place.reach(place.static), await place.reach(place.live)
+    return Running("direct", Door(static), Door(live))
+
+
+async def _nginx(place: Place) -> Running:
+    static, live = free_ports(2)
+    doors = {"static": (static, place.static), "live": (live, place.live)}
+    text = nginxconf.proxy(place.directory, doors)
+    child = await place.run(nginxconf.argv(program("nginx"), place.directory, "proxy", text), "nginx")
+    return await _in_service(Running("nginx", Door(static), Door(live), relay=child))
+
+
+async def _asgi(place: Place) -> Running:
+    [port] = free_ports(1)
+    child = await place.run([sys.executable, "-m", "bench.hello", str(port)], "asgi")
+    return await _in_service(Running("asgi", Door(port), relay=child), HELLO)
+
+
+async def _relay(place: Place) -> Running:
+    serve = [sys.executable, "-m", "relay", "serve", "--json", "--domain", DOMAIN, "--grace", "1"]
+    serve += ["--public", "127.0.0.1:0", "--agents", "127.0.0.1:0", "--data", str(place.directory)]
+    relay = await place.run(serve, "relay")
+    serving = await relay.wait_event("serving", READY)
+    public, agents = (int(serving[what].rpartition(":")[2]) for what in ("public", "agents"))
+    running = Running("relay", Door(public, f"s.{DOMAIN}"), Door(public, f"l.{DOMAIN}"), relay=relay)
+    running.key_file, running.agents_port = str(serving["key_file"]), agents
+    names = [f"s={place.static}", f"l={place.live}"]
+    running.agent = await place.run(agent_argv(await place.reach(agents), running.key_file, *names), "agent")
+    return await _in_service(running)
+
+
+def agent_argv(port: int, key_file: str, *names: str) -> list[str]:
+    """The command line of an agent with these tunnels (`NAME=TARGET`)."""
+    argv = [sys.executable, "-m", "relay", "http", "--json", "--quiet", "--key-file", key_file]
+    argv += ["--relay", f"ws://127.0.0.1:{port}"]
+    for name in names:
+        argv += ["--subdomain", name]
+    return argv
+
+
+async def _in_service(running: Running, path: str = nginxconf.SMALL) -> Running:
+    await answers(running.static, path)
+    return running
+
+
+REFERENCES = (
+    System("direct", "the origin itself, nothing in between", _direct),
+    System("nginx", "nginx as a reverse proxy, one process, keep-alive to the origin, no buffering", _nginx),
+    System("asgi", "uvicorn with uvloop and httptools and the smallest ASGI application", _asgi, delayable=False),
+)
+RELAY = System("relay", "this project: relay serve and relay http, with their defaults", _relay)

@@ -1,0 +1,137 @@
+"""Agents of a few lines, for tests of the doorway and of what stands behind it: they speak in frames, over memory.
+
+A `Knocker` says what a test tells it to say and answers pings, or not; nothing is served behind it.
+"""
+
+from __future__ import annotations
+
+from relay.mux.carrier import ROOM
+from relay.mux.session import SessionOptions
+from relay.tunnels.admission import Principal
+from relay.tunnels.doorway import Doorway, DoorwayOptions
+from relay.tunnels.hub import HoldBounds, Hub
+from relay.wire import frames
+from relay.wire.frames import encode
+from relay.wire.hello import (
+    Hello,
+    Refused,
+    Renew,
+    Welcome,
+    decode_refused,
+    decode_welcome,
+    encode_hello,
+    encode_renew,
+)
+from tests.mux.ends import RawPeer, settle
+from tests.support.carriers import MemoryCarrier, pair
+
+
+class Keys:
+    """`Admission` by a table: key -> project. Remembers what it was asked; waits when told to."""
+
+    def __init__(self, **projects: str) -> None:
+        self.projects = {"good": "default", **projects}
+        self.asked: list[str] = []
+        self.fail: Exception | None = None
+
+    async def admit(self, hello: Hello) -> Principal | Refused:
+        return self._judge(hello.key)
+
+    async def renew(self, principal: Principal, key: str, names: tuple[str, ...]) -> Principal | Refused:
+        return self._judge(key)
+
+    def _judge(self, key: str) -> Principal | Refused:
+        self.asked.append(key)
+        if self.fail is not None:
+            raise self.fail
+        project = self.projects.get(key)
+        return Refused("bad_key", "No such key.") if project is None else Principal(project, f"id of {key}")
+
+
+class House:
+    """A hub behind a doorway, and what the hub reported."""
+
+    def __init__(self, keys: Keys | None = None, hold: HoldBounds | None = None, **options: int) -> None:
+        self.reports: list[tuple[str, tuple[str, ...]]] = []
+        self.hub = Hub(hold or HoldBounds(), lambda event, names: self.reports.append((event, names)))
+        self.keys = keys or Keys()
+        self.doorway = Doorway(
+            self.hub,
+            self.keys,
+            DoorwayOptions(
+                lambda name: f"http://{name}.tunnels.localhost:8080", SessionOptions(opener=True), relay="test/1", **options
+            ),
+        )
+
+    def knock(self, address: str = "192.0.2.1") -> Knocker:
+        """A connection that has not said anything yet."""
+        relays, agents = pair()
+        relays.owner = self.doorway.welcome_carrier(relays, address)
+        return Knocker(agents)
+
+    async def agent(self, *names: str, **hello: object) -> Knocker:
+        """A connection that has said hello."""
+        knocker = self.knock()
+        await knocker.hello(*names, **hello)
+        return knocker
+
+
+class Knocker(RawPeer):
+    """An agent's end of one link."""
+
+    def __init__(self, carrier: MemoryCarrier) -> None:
+        super().__init__(carrier)
+        self.answers = True
+
+    def on_message(self, message: memoryview) -> None:
+        super().on_message(message)
+        for kind, _, payload in frames.decode(message):
+            if kind == frames.PING and self.answers:
+                self.carrier.send(bytearray(ROOM) + encode(frames.PONG, 0, bytes(payload)))
+
+    async def hello(
+        self,
+        *names: str,
+        instance: str = "a",
+        slot: int = 0,
+        generation: int = 1,
+        key: str = "good",
+        versions: tuple[int, ...] = (1,),
+    ) -> None:
+        """Says hello, and lets the answer come."""
+        said = Hello(instance, slot, generation, key, names or ("demo",), versions)
+        await self.send(encode(frames.HELLO, 0, encode_hello(said)))
+
+    async def renew(self, key: str) -> None:
+        """Shows another key."""
+        await self.send(encode(frames.RENEW, 0, encode_renew(Renew(key))))
+
+    def _bodies(self, *kinds: int) -> list[bytes]:
+        return [payload for kind, _, payload in self.frames if kind in kinds]
+
+    @property
+    def welcome(self) -> Welcome | None:
+        """The relay's first WELCOME."""
+        return next(map(decode_welcome, self._bodies(frames.WELCOME)), None)
+
+    @property
+    def renewed(self) -> list[Welcome]:
+        """Every RENEWED."""
+        return list(map(decode_welcome, self._bodies(frames.RENEWED)))
+
+    @property
+    def refused(self) -> Refused | None:
+        """The relay's last REFUSED."""
+        bodies = self._bodies(frames.REFUSED)
+        return decode_refused(bodies[-1]) if bodies else None
+
+    @property
+    def refused_as(self) -> tuple[str, float | None]:
+        """(code, retry after) of that."""
+        assert self.refused is not None, self.kinds()
+        return self.refused.code, self.refused.retry_after
+
+    async def leave(self) -> None:
+        """The connection breaks."""
+        self.carrier.abort()
+        await settle()

@@ -1,0 +1,349 @@
+"""Which names are alive and over which links; which requests wait for an agent to come back, how long and how many."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from relay.mux.session import Session, SessionOptions
+from relay.tunnels import hub as hub_room
+from relay.tunnels.hub import LOAD_SPAN, LOAD_STEP, HoldBounds, Hub, Link
+from relay.wire.errors import AwayCode
+from tests.mux.ends import Side
+from tests.support.carriers import pair
+from tests.support.clock import virtual
+
+
+def a_session() -> Session:
+    one, _ = pair()
+    side = Side(one, opener=True)
+    side.session.established = True
+    return side.session
+
+
+def a_link(*names: str, instance: str = "a", slot: int = 0, generation: int = 1, project: str = "p") -> Link:
+    return Link(a_session(), instance, slot, generation, project, names or ("demo",))
+
+
+class Waiting:
+    """`Waiter` that remembers; may do something when it hears."""
+
+    def __init__(self) -> None:
+        self.link: Link | None = None
+        self.given_up = 0
+
+    def on_ready(self, link: Link) -> None:
+        assert self.link is None
+        self.link = link
+
+    def on_given_up(self) -> None:
+        self.given_up += 1
+
+
+def a_hub(seconds: float = 10.0, per_name: int = 256, in_all: int = 1000) -> tuple[Hub, list[tuple[str, tuple[str, ...]]]]:
+    reports: list[tuple[str, tuple[str, ...]]] = []
+    return Hub(HoldBounds(seconds, per_name, in_all), lambda event, names: reports.append((event, names))), reports
+
+
+# ---- names and links
+
+
+@virtual
+async def test_a_name_lives_from_its_first_link_to_its_last() -> None:
+    """Links come and go; the name is reported up and down once, and is known ever after."""
+    hub, reports = a_hub()
+    assert not hub.known("demo")
+    first, second = a_link(slot=0), a_link(slot=1)
+    hub.attach(first)
+    hub.attach(second)
+    assert hub.tunnels["demo"].links == [first, second]
+    hub.detach(first)
+    assert hub.tunnels["demo"].choose() is second
+    hub.detach(second)
+    hub.detach(second)
+    assert hub.tunnels == {}
+    assert hub.links == {}
+    assert hub.known("demo")
+    assert reports == [("agent_up", ("demo",)), ("agent_down", ("demo",))]
+
+
+@virtual
+async def test_links_may_serve_different_names() -> None:
+    """Each name has the links that claimed it, and goes down by itself."""
+    hub, reports = a_hub()
+    one, two = a_link("x", "y", slot=0), a_link("y", "z", slot=1)
+    hub.attach(one)
+    hub.attach(two)
+    assert {name: tunnel.links for name, tunnel in hub.tunnels.items()} == {"x": [one], "y": [one, two], "z": [two]}
+    hub.detach(one)
+    assert sorted(hub.tunnels) == ["y", "z"]
+    assert reports[-1] == ("agent_down", ("x",))
+
+
+@virtual
+async def test_rivals_are_other_agents_with_the_same_name() -> None:
+    """Another instance is a rival for the names that it has; the same instance never is."""
+    hub, _ = a_hub()
+    hub.attach(a_link("x", "y", instance="a"))
+    assert [tunnel.name for tunnel in hub.rivals(a_link("y", "z", instance="b"))] == ["y"]
+    assert hub.rivals(a_link("x", "y", instance="a", slot=1)) == []
+    assert hub.rivals(a_link("z", instance="b")) == []
+
+
+@virtual
+async def test_an_agent_of_another_project_is_never_the_same_agent() -> None:
+    """Instances are chosen by agents: one that calls itself as another project's does is a rival, and no twin."""
+    hub, _ = a_hub()
+    holder = a_link("x", instance="a", project="p")
+    hub.attach(holder)
+    stranger = a_link("x", instance="a", project="q", generation=9)
+    assert [tunnel.name for tunnel in hub.rivals(stranger)] == ["x"]
+    assert hub.twin(stranger) is None
+    elsewhere = a_link("z", instance="a", project="q", generation=9)
+    hub.attach(elsewhere)
+    hub.detach(elsewhere)
+    assert hub.twin(a_link(instance="a", project="p")) is holder
+
+
+@virtual
+async def test_a_twin_is_the_same_slot_of_the_same_instance() -> None:
+    """And an older link that is detached late does not take the newer one's place away."""
+    hub, _ = a_hub()
+    old = a_link(slot=1, generation=1)
+    hub.attach(old)
+    assert hub.twin(a_link(slot=1, generation=2)) is old
+    assert hub.twin(a_link(slot=0)) is None
+    new = a_link(slot=1, generation=2)
+    hub.detach(old)
+    hub.attach(new)
+    hub.detach(old)
+    assert hub.twin(a_link(slot=1)) is new
+
+
+# ---- which link
+
+
+@virtual
+async def test_a_request_takes_the_lower_slot_of_two_idle_links() -> None:
+    """Ties go to the lower slot, whatever the order in which the links came; a leaving link takes nothing."""
+    hub, _ = a_hub()
+    high, low = a_link(slot=1), a_link(slot=0)
+    hub.attach(high)
+    hub.attach(low)
+    tunnel = hub.tunnels["demo"]
+    assert tunnel.choose() is low
+    low.session.go_away(AwayCode.SHUTDOWN, "")
+    assert tunnel.choose() is high
+    high.session.go_away(AwayCode.SHUTDOWN, "")
+    assert tunnel.choose() is None
+
+
+@virtual
+async def test_a_request_takes_the_link_that_moves_less() -> None:
+    """Bytes moved of late, and bytes that wait, count; what moved long ago does not."""
+    hub, _ = a_hub()
+    low, high = a_link(slot=0), a_link(slot=1)
+    hub.attach(low)
+    hub.attach(high)
+    tunnel = hub.tunnels["demo"]
+    await asyncio.sleep(1.0)
+    assert tunnel.choose() is low
+    low.session.window.received += 4 * LOAD_STEP
+    assert tunnel.choose() is high
+    await asyncio.sleep(LOAD_SPAN)
+    assert tunnel.choose() is high
+    for _ in range(3):
+        await asyncio.sleep(10.0)
+        tunnel.choose()
+    assert tunnel.choose() is low
+    low.session.outbox.size += 2 * LOAD_STEP
+    assert tunnel.choose() is high
+    low.session.outbox.size = 0
+    high.session.outbox.moved += 4 * LOAD_STEP
+    assert tunnel.choose() is low
+
+
+@virtual
+async def test_little_traffic_stays_together() -> None:
+    """Below a step of load the lower slot keeps being chosen, so that small exchanges share messages."""
+    hub, _ = a_hub()
+    low, high = a_link(slot=0), a_link(slot=1)
+    hub.attach(low)
+    hub.attach(high)
+    for _ in range(20):
+        assert hub.tunnels["demo"].choose() is low
+        low.session.outbox.moved += LOAD_STEP // 50
+        await asyncio.sleep(0.01)
+
+
+# ---- held requests
+
+
+@virtual
+async def test_a_request_is_held_until_an_agent_is_back() -> None:
+    """After the drop it waits; the new link gets it, whoever the agent is; it is counted as long as it waits."""
+    hub, _ = a_hub()
+    hub.attach(link := a_link())
+    hub.detach(link)
+    waiting = [Waiting() for _ in range(3)]
+    assert all(hub.hold("demo", one) for one in waiting)
+    assert hub.held == 3
+    await asyncio.sleep(9.9)
+    back = a_link(instance="b")
+    hub.attach(back)
+    assert [one.link for one in waiting] == [back] * 3
+    assert hub.held == 0
+    await asyncio.sleep(60)
+    assert not any(one.given_up for one in waiting)
+
+
+@virtual
+async def test_a_held_request_is_given_up_when_nobody_comes() -> None:
+    """All that wait are told when the time since the drop is over; nobody is held for the name any more."""
+    hub, _ = a_hub(seconds=10.0)
+    hub.attach(link := a_link())
+    hub.detach(link)
+    early, late = Waiting(), Waiting()
+    assert hub.hold("demo", early)
+    await asyncio.sleep(9.0)
+    assert hub.hold("demo", late)
+    await asyncio.sleep(0.9)
+    assert early.given_up == 0
+    await asyncio.sleep(0.2)
+    assert (early.given_up, late.given_up, hub.held) == (1, 1, 0)
+    assert not hub.hold("demo", Waiting())
+    assert hub.known("demo")
+    hub.attach(a_link())
+    assert (early.link, late.link) == (None, None)
+
+
+@virtual
+async def test_nobody_is_held_for_a_name_that_never_was() -> None:
+    """Nor for one that is alive."""
+    hub, _ = a_hub()
+    assert not hub.hold("demo", Waiting())
+    hub.attach(a_link())
+    assert not hub.hold("demo", Waiting())
+    assert hub.held == 0
+
+
+@virtual
+async def test_the_time_begins_anew_with_each_drop() -> None:
+    """An agent that comes and goes: the second drop holds for its whole time."""
+    hub, _ = a_hub(seconds=10.0)
+    for _ in range(3):
+        hub.attach(link := a_link())
+        hub.detach(link)
+        await asyncio.sleep(8.0)
+        waiting = Waiting()
+        assert hub.hold("demo", waiting)
+        assert waiting.given_up == 0
+    await asyncio.sleep(2.1)
+    assert hub.held == 0
+
+
+@virtual
+async def test_what_is_held_is_bounded_per_name_and_in_all() -> None:
+    """One more is not held; room comes back when one is released, and only for who waits."""
+    hub, _ = a_hub(per_name=2, in_all=3)
+    for name in ("x", "y"):
+        hub.attach(link := a_link(name))
+        hub.detach(link)
+    first, second, third = Waiting(), Waiting(), Waiting()
+    assert hub.hold("x", first)
+    assert hub.hold("x", second)
+    assert not hub.hold("x", third)
+    assert hub.hold("y", third)
+    assert not hub.hold("y", Waiting())
+    hub.release("x", third)
+    hub.release("z", first)
+    assert hub.held == 3
+    hub.release("x", first)
+    hub.release("x", first)
+    assert hub.held == 2
+    assert hub.hold("y", first)
+    hub.attach(link := a_link("x", "y"))
+    assert (first.link, second.link, third.link, hub.held) == (link, link, link, 0)
+
+
+@pytest.mark.parametrize("seconds", [0.0])
+@virtual
+async def test_holding_can_be_switched_off(seconds: float) -> None:
+    """With no time at all a request is not held beyond the turn of the loop."""
+    hub, _ = a_hub(seconds=seconds)
+    hub.attach(link := a_link())
+    hub.detach(link)
+    waiting = Waiting()
+    if hub.hold("demo", waiting):
+        await asyncio.sleep(0.001)
+        assert waiting.given_up == 1
+    assert hub.held == 0
+
+
+@virtual
+async def test_giving_up_tells_everybody_now() -> None:
+    """When the relay stops nobody waits for its time; agents that still come find nobody."""
+    hub, _ = a_hub()
+    waiting = []
+    for name in ("x", "y", "z"):
+        hub.attach(link := a_link(name))
+        hub.detach(link)
+        waiting.append(Waiting())
+        assert hub.hold(name, waiting[-1])
+    hub.give_up()
+    hub.give_up()
+    assert [one.given_up for one in waiting] == [1, 1, 1]
+    assert hub.held == 0
+    assert not hub.hold("x", Waiting())
+    await asyncio.sleep(60)
+    assert [one.given_up for one in waiting] == [1, 1, 1]
+
+
+@virtual
+async def test_names_that_are_offline_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest is forgotten first, and who still waits for it is told."""
+    monkeypatch.setattr(hub_room, "MOST_OFFLINE", 3)
+    hub, _ = a_hub()
+    waiting = Waiting()
+    for name in ("a", "b", "c", "d", "e"):
+        hub.attach(link := a_link(name))
+        hub.detach(link)
+        if name == "a":
+            assert hub.hold("a", waiting)
+    assert [hub.known(name) for name in ("a", "b", "c", "d", "e")] == [False, False, True, True, True]
+    assert waiting.given_up == 1
+    assert hub.held == 0
+    await asyncio.sleep(11)
+    assert hub.known("e")
+
+
+@virtual
+async def test_a_waiter_may_leave_while_others_are_told() -> None:
+    """A request that is told may cause another one's release in the same turn."""
+    hub, _ = a_hub()
+    hub.attach(link := a_link())
+    hub.detach(link)
+    last = Waiting()
+
+    class Pushing(Waiting):
+        def on_given_up(self) -> None:
+            super().on_given_up()
+            hub.release("demo", last)
+
+        def on_ready(self, link: Link) -> None:
+            super().on_ready(link)
+            hub.release("demo", last)
+
+    pushing = Pushing()
+    assert hub.hold("demo", pushing)
+    assert hub.hold("demo", last)
+    await asyncio.sleep(11)
+    assert pushing.given_up == 1
+    assert hub.held == 0
+
+
+def test_the_room_holds_no_more_than_it_says() -> None:
+    """The defaults are those of the settings: ten seconds."""
+    assert HoldBounds().seconds == 10.0
+    assert SessionOptions(opener=True).opener
