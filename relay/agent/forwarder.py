@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from relay.agent.hints import Hints
 from relay.agent.pool import LocalCall, LocalPool
-from relay.agent.requests import FailureKind, LocalRequest
+from relay.agent.requests import FailureKind, LocalRequest, encode_head
 from relay.agent.targets import Target
 from relay.exchange.errors import MalformedHead
 from relay.exchange.headers import connection_tokens, first, rewrite_for_local, strip_hop_by_hop, strip_trailers
@@ -23,9 +24,13 @@ from relay.exchange.heads import (
     decode_request,
     encode_fields,
     encode_response,
+    split_request_id,
 )
 from relay.mux.stream import Stream, StreamEvents
 from relay.wire.errors import ResetCode
+
+# The head of a request above this is not remembered.
+MOST_REMEMBERED = 2048
 
 Report = Callable[[dict[str, object]], None]
 
@@ -45,6 +50,17 @@ class Route:
     pool: LocalPool
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request as it goes to the local service; shared by all that are equal but for their request id."""
+
+    head: RequestHead
+    route: Route
+    request: LocalRequest
+    watched: bool
+    """Whether the answer's body is worth a look for a hint."""
+
+
 class Forwarder:
     """Makes a `Forwarding` of every stream that the relay opens."""
 
@@ -57,24 +73,42 @@ class Forwarder:
         self.now = now
         self.hints = Hints(report)
         self.active: set[Forwarding] = set()
+        self._prepare_small = lru_cache(maxsize=256)(self._prepare)
         self.on_idle: Callable[[], None] | None = None
         """Called when the last exchange has ended."""
 
     def accept(self, stream: Stream, payload: bytes, ended: bool) -> StreamEvents | None:
         """The owner of a new stream; None when it was refused."""
         try:
-            head = decode_request(payload)
+            before, request_id, after = split_request_id(payload)
+            prepare = self._prepare_small if len(payload) <= MOST_REMEMBERED else self._prepare
+            prepared = prepare(before, after, ended)
         except MalformedHead as error:
             stream.reset(ResetCode.STREAM_PROTOCOL, str(error))
             return None
-        route = self.routes.get(head.name)
-        if route is None:
-            stream.reset(ResetCode.UNKNOWN_NAME, f"this agent has no tunnel {head.name}")
+        if prepared is None:
+            stream.reset(ResetCode.UNKNOWN_NAME, "this agent has no such tunnel")
             return None
-        forwarding = Forwarding(self, stream, route, head)
+        forwarding = Forwarding(self, stream, prepared, request_id)
         self.active.add(forwarding)
         forwarding.start(ended)
         return forwarding
+
+    def _prepare(self, before: bytes, after: bytes, ended: bool) -> Prepared | None:
+        """What a head without its id means here; None for a tunnel that is not ours. Raises `MalformedHead`."""
+        head = decode_request(before + b"\0" + after)
+        route = self.routes.get(head.name)
+        if route is None:
+            return None
+        fields = strip_hop_by_hop(head.fields, connection_tokens(head.fields))
+        if not self.preserve_host:
+            target = route.target
+            fields = rewrite_for_local(fields, target.authority, _public_origins(fields), target.scheme.encode())
+        request = LocalRequest(head.method, head.target, fields, upgrade=head.upgrade)
+        if not ended and not head.upgrade:
+            request.body = "chunked" if first(fields, b"content-length") is None else "length"
+        request.encoded = encode_head(request)
+        return Prepared(head, route, request, self.hints.watches(head))
 
     def ended(self, forwarding: Forwarding) -> None:
         """An exchange is over."""
@@ -86,29 +120,18 @@ class Forwarder:
 class Forwarding:
     """One exchange, the request's way: owner of its stream, and of its call to the local service."""
 
-    __slots__ = ("_answer", "_call", "_forwarder", "_head", "_owed", "_route", "stream")
+    __slots__ = ("_answer", "_call", "_owed", "_prepared", "stream")
 
-    def __init__(self, forwarder: Forwarder, stream: Stream, route: Route, head: RequestHead) -> None:
+    def __init__(self, forwarder: Forwarder, stream: Stream, prepared: Prepared, request_id: str) -> None:
         self.stream = stream
-        self._forwarder = forwarder
-        self._route = route
-        self._head = head
+        self._prepared = prepared
         self._call: LocalCall | None = None
-        self._answer = Answer(self, forwarder, route, head)
+        self._answer = Answer(self, forwarder, prepared, request_id)
         self._owed = 0
 
     def start(self, ended: bool) -> None:
         """Hands the request to the local service."""
-        head, route = self._head, self._route
-        fields = strip_hop_by_hop(head.fields, connection_tokens(head.fields))
-        if not self._forwarder.preserve_host:
-            fields = rewrite_for_local(
-                fields, route.target.authority, _public_origins(fields), route.target.scheme.encode()
-            )
-        request = LocalRequest(head.method, head.target, fields, upgrade=head.upgrade)
-        if not ended and not head.upgrade:
-            request.body = "chunked" if first(fields, b"content-length") is None else "length"
-        self._call = route.pool.start(request, self._answer)
+        self._call = self._prepared.route.pool.start(self._prepared.request, self._answer)
         if ended:
             self._call.end([])
 
@@ -172,18 +195,17 @@ class Forwarding:
 class Answer:
     """The same exchange, the answer's way: what the local service says, sent to the relay."""
 
-    __slots__ = ("_began", "_bytes", "_forwarder", "_forwarding", "_head", "_reported", "_route", "_status", "_watched")
+    __slots__ = ("_began", "_bytes", "_forwarder", "_forwarding", "_prepared", "_reported", "_request_id", "_status")
 
-    def __init__(self, forwarding: Forwarding, forwarder: Forwarder, route: Route, head: RequestHead) -> None:
+    def __init__(self, forwarding: Forwarding, forwarder: Forwarder, prepared: Prepared, request_id: str) -> None:
         self._forwarding = forwarding
         self._forwarder = forwarder
-        self._route = route
-        self._head = head
+        self._prepared = prepared
+        self._request_id = request_id
         self._began = forwarder.now()
         self._status = 0
         self._bytes = 0
         self._reported = False
-        self._watched = forwarder.hints.watches(head)
 
     def on_informational(self, head: ResponseHead) -> None:
         """See `LocalEvents.on_informational`."""
@@ -192,14 +214,14 @@ class Answer:
     def on_head(self, head: ResponseHead, upgraded: bool) -> None:
         """See `LocalEvents.on_head`."""
         self._status = head.status
-        self._forwarder.hints.on_answer(self._route.target, self._head, head)
+        self._forwarder.hints.on_answer(self._prepared.route.target, self._prepared.head, head)
         self._send_head(head)
 
     def on_data(self, data: bytes) -> None:
         """See `LocalEvents.on_data`."""
         self._bytes += len(data)
-        if self._watched:
-            self._forwarder.hints.on_body(self._route.target, data)
+        if self._prepared.watched:
+            self._forwarder.hints.on_body(self._prepared.route.target, data)
         if not self._forwarding.stream.write(data):
             self._forwarding.pause()
 
@@ -227,13 +249,13 @@ class Answer:
         self._forwarder.ended(self._forwarding)
         event: dict[str, object] = {
             "event": "request",
-            "subdomain": self._route.name,
-            "method": self._head.method.decode("latin-1"),
-            "path": self._head.target.decode("latin-1"),
+            "subdomain": self._prepared.route.name,
+            "method": self._prepared.head.method.decode("latin-1"),
+            "path": self._prepared.head.target.decode("latin-1"),
             "status": self._status,
             "duration": round(self._forwarder.now() - self._began, 6),
             "bytes": self._bytes,
-            "request_id": self._head.request_id,
+            "request_id": self._request_id,
         }
         if error:
             event["error"] = error
@@ -242,8 +264,10 @@ class Answer:
         self._forwarder.report(event)
 
     def _send_head(self, head: ResponseHead) -> None:
-        head.fields = strip_hop_by_hop(head.fields, connection_tokens(head.fields))
-        self._forwarding.stream.send_head(encode_response(head))
+        if not head.written:
+            fields = strip_hop_by_hop(head.fields, connection_tokens(head.fields))
+            head.written = encode_response(ResponseHead(head.status, head.reason, fields))
+        self._forwarding.stream.send_head(head.written)
 
 
 def _public_origins(fields: Fields) -> frozenset[bytes]:

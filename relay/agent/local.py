@@ -96,7 +96,7 @@ class LocalConnection(asyncio.Protocol):
         self._sent = request.body == "none" and not request.upgrade
         if request.body != "none":
             self._upload = RequestBody(request)
-        self._transport.write(encode_head(request))
+        self._transport.write(request.encoded or encode_head(request))
 
     def write(self, data: bytes | memoryview) -> bool:
         """Body bytes (of a pipe: any bytes), copied where they are not `bytes`. False: wait for `on_writable`.

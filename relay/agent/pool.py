@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from relay.agent.addresses import AddressNotAllowed, AddressPolicy, SocketAddress, resolve
 from relay.agent.local import LocalConnection, State
-from relay.agent.parsers import HttptoolsParser, ResponseHeadParser
+from relay.agent.parsers import HttptoolsParser, RememberingParser, ResponseHeadParser
 from relay.agent.requests import FailureKind, LocalEvents, LocalRequest
 from relay.agent.targets import Target
 from relay.exchange.heads import Fields
@@ -166,7 +166,7 @@ class LocalPool:
         self.closed = False
         self._target = target
         self._policy = policy
-        self._parser = parser()
+        self._parser = RememberingParser(parser())
         self._connect_timeout = connect_timeout
         self._keep = idle
         self._fresh = fresh

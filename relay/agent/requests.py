@@ -23,6 +23,8 @@ class LocalRequest:
     body: Literal["none", "length", "chunked"] = "none"
     upgrade: bool = False
     """A WebSocket handshake; it has no body."""
+    encoded: bytes = b""
+    """The head as it is written, where whoever made the request knows it already."""
 
 
 class LocalEvents(Protocol):

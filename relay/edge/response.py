@@ -61,12 +61,12 @@ def encode_informational(head: ResponseHead) -> bytes:
 
 
 def _head(head: ResponseHead, extra: bytes) -> bytes:
-    if head.lines:
-        return b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (head.status, head.reason, head.lines, extra)
+    if head.written:
+        return b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (head.status, head.reason, head.written, extra)
     fields = head.fields
     for name, _ in fields:
         if name.lower() in HOP_BY_HOP:
             fields = strip_hop_by_hop(fields, connection_tokens(fields))
             break
-    lines = head.lines = b"".join([b"%b: %b\r\n" % field for field in fields])
+    lines = head.written = b"".join([b"%b: %b\r\n" % field for field in fields])
     return b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (head.status, head.reason, lines, extra)

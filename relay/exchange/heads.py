@@ -49,8 +49,8 @@ class ResponseHead:
     status: int
     reason: bytes
     fields: Fields
-    lines: bytes = b""
-    """The fields as a visitor gets them, once they have been written: the same head is often sent again."""
+    written: bytes = b""
+    """What whoever passes the head on makes of it, once made: the same head is often sent again."""
 
 
 class EncodedRequest:
@@ -87,6 +87,19 @@ class EncodedRequest:
 def encode_request(head: RequestHead) -> bytes:
     """The payload of an OPEN frame. Raises `MalformedHead` when a part is longer than its length can say."""
     return EncodedRequest(head).payload(head.request_id)
+
+
+def split_request_id(payload: bytes) -> tuple[bytes, str, bytes]:
+    """(what stands before the request id in an OPEN payload, the id, what stands behind it). Raises `MalformedHead`."""
+    try:
+        at = 2 + payload[1]
+        end = at + 1 + payload[at]
+        request_id = payload[at + 1 : end].decode("ascii")
+    except (IndexError, UnicodeDecodeError):
+        raise MalformedHead("a request id that is cut short, or not ASCII") from None
+    if not request_id.isprintable():
+        raise MalformedHead("a request id that holds a control character")
+    return payload[:at], request_id, payload[end:]
 
 
 def decode_request(payload: bytes) -> RequestHead:
