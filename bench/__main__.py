@@ -20,6 +20,7 @@ from bench.rivals import RIVALS
 from bench.systems import REFERENCES, RELAY, System
 
 GRACE = 60.0  # seconds behind the limit, in which the last step ends; then the run is cut
+QUIET = 0.1  # cores that others may use
 STAGES = ("near", "far", "growth")
 
 
@@ -70,7 +71,7 @@ async def measure(effort: Effort, systems: list[System], wanted: list[str]) -> r
     """The stages, one after the other; what was measured when the time is up counts."""
     found = results.Results(effort is QUICK, results.today(), results.machine())
     run = stages.Run(found, effort)
-    found.notes.append(f"Load of the machine before the run: {results.load():.1f} (processes that want a core).")
+    busy, ours = results.busy(), results.ours()
     if effort is QUICK:
         found.notes.append("A quick run: one round, short loads, and no rivals unless they were named.")
     try:
@@ -78,12 +79,19 @@ async def measure(effort: Effort, systems: list[System], wanted: list[str]) -> r
             if "near" in wanted:
                 await stages.near(run, here, systems)
             if "far" in wanted:
-                await stages.far(run, here, systems)
+                await stages.far(run, here, [one for one in systems if not one.rival], effort.far_rounds)
             if "growth" in wanted and RELAY in systems:
                 await stages.growth(run, here)
+            if "far" in wanted:  # with the time that is left
+                await stages.far(run, here, [one for one in systems if one.rival], 1)
     except TimeoutError:
         run.note("The run was cut: a step took far longer than it should.")
     found.seconds = run.clock.passed()
+    others = max(0.0, results.busy() - busy - (results.ours() - ours)) / found.seconds
+    found.notes.append(
+        f"Beside the run, other processes of the machine used {others:.2f} cores on average"
+        + ("." if others < QUIET else ": it was not quiet, and the figures mean little.")
+    )
     return found
 
 

@@ -23,7 +23,7 @@ async def app(scope: dict[str, Any], receive: object, send: Callable[[dict[str, 
 def main() -> None:
     """Entry of `python -m bench.hello`."""
     uvicorn.run(
-        app,  # type: ignore[arg-type]  # narrower than uvicorn's own type for applications
+        app,
         host="127.0.0.1",
         port=int(sys.argv[1]),
         loop="uvloop",

@@ -1,7 +1,7 @@
 """Each workload as one function: a running system in, a sample out. Nothing here compares or repeats.
 
-CPU is what the kernel counted for the system's two processes while the load ran; peaks are resident bytes above the idle
-ones. Load makers run as processes of their own, so that their interpreter does not disturb the measuring one.
+CPU is what the kernel counted for the system's two processes while the load ran; peaks are resident bytes above the
+idle ones. Load makers run as processes of their own, so that their interpreter does not disturb the measuring one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.nginxconf import SMALL, bulk_path
 from bench.place import Door, Unavailable, program
@@ -21,6 +22,8 @@ from bench.systems import Running
 from tests.support.child import KEEP_MEMORY, Child, ChildError
 
 GIB = 2**30
+VARIED = Path(__file__).parent / "loads" / "varied.lua"
+LONGER = 0.8  # seconds that a bulk stream outlasts what is measured beside it
 SLACK = 45.0  # seconds that a load maker may take beyond its own time
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 _LATENCY = re.compile(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s|m)\s*$", re.MULTILINE)
@@ -91,10 +94,11 @@ async def made(seconds: float, name: str, door: Door, path: str, *more: object) 
 # ------------------------------------------------------------------------------------------------ small requests
 
 
-async def small(running: Running, connections: int, seconds: int, path: str = SMALL) -> Sample:
-    """Small GETs on keep-alive connections as fast as they are answered, by wrk."""
+async def small(running: Running, connections: int, seconds: int, script: Path | None = None) -> Sample:
+    """Small GETs on keep-alive connections as fast as they are answered, by wrk; `script` makes its requests."""
     argv = [program("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
-    argv += ["-H", f"Host: {running.static.host}", f"http://127.0.0.1:{running.static.port}{path}"]
+    argv += ["-s", str(script)] if script else []
+    argv += ["-H", f"Host: {running.static.host}", f"http://127.0.0.1:{running.static.port}{SMALL}"]
     cost = Cost(running)
     cost.start()
     async with Child(argv, name="wrk") as child:
@@ -158,7 +162,7 @@ async def bulk(running: Running, kind: Bulk) -> Sample:
 
 async def beside(running: Running, rate: float, seconds: float, connections: int = 1) -> Sample:
     """Small GETs while a bulk download runs, held at `rate` bytes/s (0: at full speed)."""
-    more = ("down", "--seconds", seconds + 1.5, "--rate", rate)
+    more = ("down", "--seconds", seconds + LONGER, "--rate", rate)
     async with loading("bulk", running.static, bulk_path(0), *more) as child:
         await child.wait_event("flowing", SLACK)
         interval = 0.002 if connections == 1 else 0.05
@@ -185,22 +189,30 @@ async def echo(running: Running, seconds: float, connections: int = 32) -> Sampl
 
 
 async def idle_streams(running: Running, streams: int) -> Sample:
-    """Resident bytes for each silent event stream."""
-    await made(0, "events", live_door(running), "/events?rate=0", "read", "--seconds", 0.5)
-    before = _resident(running)
+    """Resident bytes for each silent event stream; half as many before them use up what was free by chance."""
+    async with holding_streams(running, streams // 2):
+        before = _resident(running)
+        async with holding_streams(running, streams):
+            after = _resident(running)
+    return {key: (after[key] - before[key]) / streams for key in after}
+
+
+@contextlib.asynccontextmanager
+async def holding_streams(running: Running, streams: int) -> AsyncIterator[Child]:
+    """So many silent event streams."""
     async with loading("events", live_door(running), "/events?rate=0", "hold", "--streams", streams) as child:
         await child.wait_event("holding", SLACK)
-        after = _resident(running)
+        yield child
         await let_go(child)
-    return {key: (after[key] - before[key]) / streams for key in after}
 
 
 @contextlib.asynccontextmanager
 async def holding_agents(running: Running, target: int, agents: int, names: int) -> AsyncIterator[Child]:
     """So many further agents with one link and so many names each, in one process."""
+    prefix = f"n{time.monotonic_ns():x}"
     argv = [sys.executable, "-m", "bench.loads.agents", "--agents", str(agents), "--names", str(names)]
     argv += ["--relay", f"ws://127.0.0.1:{running.agents_port}", "--key-file", running.key_file]
-    async with Child([*argv, "--target", str(target)], name="agents") as child:
+    async with Child([*argv, "--prefix", prefix, "--target", str(target)], name="agents") as child:
         await child.wait_event("holding", 60.0 + SLACK)
         for event in child.events:
             if event["event"] == "trouble":
@@ -228,10 +240,13 @@ def _resident(running: Running) -> Sample:
 
 async def idle_memory(running: Running) -> Sample:
     """Resident bytes before any load."""
-    return {"relay_memory": running.relay_idle} | ({"agent_memory": running.agent_idle} if running.agent else {})
+    sample: Sample = {"relay_memory": running.relay_idle}
+    if running.agent:
+        sample["agent_memory"] = running.agent_idle
+    return sample
 
 
-async def settle(seconds: float = 0.2) -> float:
+async def settle(seconds: float = 0.1) -> float:
     """Lets what the last load left behind go its way; the time that took."""
     began = time.monotonic()
     await asyncio.sleep(seconds)

@@ -1,4 +1,4 @@
-"""nginx as the origin and as the reference proxy: its configuration as text. One process each, nothing on disk but this.
+"""nginx as the origin and as the reference proxy: its configuration as text. One process each.
 
 The proxy has what a good single hop has: keep-alive connections to the origin, HTTP/1.1, no buffering of streams.
 """

@@ -11,8 +11,9 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench import nginxconf
@@ -45,7 +46,6 @@ class Place:
     live: int = 0
     one_way: float | None = None
     """None: agents connect to their relay directly; else through a fault process with this delay."""
-    paths: list[FaultProcess] = field(default_factory=list)
 
     async def run(self, argv: Sequence[str], name: str, env: Mapping[str, str] | None = None) -> Child:
         """A process that ends with the place."""
@@ -56,13 +56,7 @@ class Place:
         if self.one_way is None:
             return port
         path = await self.stack.enter_async_context(FaultProcess(port, delay=self.one_way))
-        self.paths.append(path)
         return path.port
-
-    async def delay(self, one_way: float) -> None:
-        """Changes the delay of every path."""
-        for path in self.paths:
-            await path.set(delay=one_way)
 
     def inner(self, name: str, stack: contextlib.AsyncExitStack, one_way: float | None = None) -> Place:
         """A place of one system's own, with the same origins."""
@@ -95,8 +89,7 @@ def program(name: str) -> str:
 async def place() -> AsyncIterator[Place]:
     """A directory that is removed at the end, with both origins in service. Raises Unavailable without nginx."""
     nginx = program("nginx")
-    in_memory = str(_SHARED_MEMORY) if _SHARED_MEMORY.is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="relay-bench-", dir=in_memory) as name:
+    with tempfile.TemporaryDirectory(prefix="relay-bench-", dir=_memory()) as name:
         async with contextlib.AsyncExitStack() as stack:
             here = Place(Path(name), stack)
             [here.static] = free_ports(1)
@@ -106,6 +99,11 @@ async def place() -> AsyncIterator[Place]:
             here.live = int((await live.wait_event("listening", READY_WITHIN))["port"])
             await answers(Door(here.static), nginxconf.SMALL)
             yield here
+
+
+def _memory() -> str | None:
+    """Where files cost no disk; None for the usual place."""
+    return str(_SHARED_MEMORY) if _SHARED_MEMORY.is_dir() else None
 
 
 async def status(door: Door, path: str, within: float = 2.0) -> int:
@@ -125,9 +123,8 @@ async def status(door: Door, path: str, within: float = 2.0) -> int:
 
 async def answers(door: Door, path: str, within: float = READY_WITHIN, every: float = 0.02) -> None:
     """Until a GET is answered 200. Raises ChildError."""
-    try:
-        async with asyncio.timeout(within):
-            while await status(door, path) != 200:
-                await asyncio.sleep(every)
-    except TimeoutError:
-        raise ChildError(f"no answer on port {door.port} within {within:g} s") from None
+    deadline = time.monotonic() + within
+    while await status(door, path) != 200:
+        if time.monotonic() > deadline:
+            raise ChildError(f"no answer on port {door.port} within {within:g} s")
+        await asyncio.sleep(every)

@@ -1,4 +1,4 @@
-"""The picture: four panels of bars, one bar a system, the relay in its own colour. Needs matplotlib (the extra `bench`)."""
+"""The picture: panels of bars, one bar a system, the relay in its own colour. Needs matplotlib (extra `bench`)."""
 
 from __future__ import annotations
 

@@ -87,9 +87,18 @@ def today() -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
 
 
-def load() -> float:
-    """How many processes want to run just now (one-minute average): a busy machine spoils a run."""
-    return os.getloadavg()[0]
+def busy() -> float:
+    """CPU seconds that all processes of the machine used since it was started; 0 where the kernel does not tell."""
+    fields = (_lines("/proc/stat") or ["cpu"])[0].split()[1:]
+    idle = (3, 4)  # idle and waiting for a disk
+    used = sum(int(value) for at, value in enumerate(fields[:8]) if at not in idle)
+    return used / os.sysconf("SC_CLK_TCK")
+
+
+def ours() -> float:
+    """CPU seconds of this process and of those that it has waited for."""
+    own = os.times()
+    return own.user + own.system + own.children_user + own.children_system
 
 
 def _processor() -> str:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench import measure
 from bench.effort import Clock, Effort
@@ -26,6 +27,9 @@ ONE_WAY = 0.05  # seconds: half of the 100 ms
 HELD = 100e6  # bytes/s of the bulk stream that is held back
 FAR_CONNECTIONS = 8
 STARTS = 3
+FOR_US = ("down-8", "up-8", "echo")  # not asked of rivals: no time
+NAMING_AGENTS = 30
+MOST_NAMES = 64  # that one agent may have
 REGISTERED_SECONDS = 3
 Work = Callable[[Running], Awaitable[Sample]]
 
@@ -66,6 +70,8 @@ class Run:
             self.note(f"{workload.name} failed with {running.name}: {str(error).splitlines()[0]}")
             return
         self.results.add(workload.name, running.name, sample)
+        if sample.get("wrong"):
+            self.note(f"{workload.name}: {sample['wrong']:.0f} answers of {running.name} were errors or never came.")
         key = workload.headline or next(iter(sample))
         self.say(f"{workload.name:<18} {running.name:<8} {key} {sample[key]:.6g}")
         await measure.settle()
@@ -103,6 +109,14 @@ async def start(run: Run, place: Place, systems: Sequence[System], stage: str) -
     return started
 
 
+def _small(connections: int, seconds: int, script: Path | None = None) -> Work:
+    return lambda running: measure.small(running, connections, seconds, script)
+
+
+def _bulk(kind: Bulk) -> Work:
+    return lambda running: measure.bulk(running, kind)
+
+
 # ------------------------------------------------------------------------------------------------ near
 
 
@@ -110,13 +124,15 @@ def near_workloads(effort: Effort) -> list[Workload]:
     """Everything that all systems are asked for on loopback."""
     one = effort
     found = [
-        Workload(f"small-{number}", lambda r, n=number: measure.small(r, n, one.small), headline="rate")
+        # What ASGI costs is told by one row; at one connection and at many it would say no more.
+        Workload(f"small-{number}", _small(number, one.small), () if number == 32 else ("asgi",), "rate")
         for number in one.connections
     ]
+    found.append(Workload("varied-32", _small(32, one.small, measure.VARIED), ("asgi",), "rate"))
     bulk = [("down-1", Bulk("down", one.down)), ("up-1", Bulk("up", one.up))]
     bulk += [("down-8", Bulk("down", one.many_down, 8))] if one.many_down else []
     bulk += [("up-8", Bulk("up", one.many_up, 8))] if one.many_up else []
-    found += [Workload(name, lambda r, b=b: measure.bulk(r, b), ("asgi",), "rate") for name, b in bulk]
+    found += [Workload(name, _bulk(kind), ("asgi",), "rate") for name, kind in bulk]
     spared = ("asgi", "direct")
     found += [
         Workload("probe", lambda r: measure.probe(r, one.beside / 2), spared, "p99"),
@@ -142,7 +158,8 @@ async def near(run: Run, place: Place, systems: Sequence[System]) -> None:
             for workload in near_workloads(run.effort):
                 turn = number % max(len(running), 1)
                 for one in running[turn:] + running[:turn]:
-                    if one.name not in workload.but and (number == 0 or one.name not in rivals):
+                    spared = one.name in workload.but or (one.name in rivals and (number or workload.name in FOR_US))
+                    if not spared:
                         await run.step(workload, one)
 
 
@@ -151,52 +168,52 @@ async def near(run: Run, place: Place, systems: Sequence[System]) -> None:
 
 def far_workloads(effort: Effort) -> list[Workload]:
     """Asked for over the path with a delay."""
-    sustained = {"seconds": effort.far_bulk, "since": effort.far_since}
+    down, up = (Bulk(way, seconds=effort.far_bulk, since=effort.far_since) for way in ("down", "up"))
     return [
         Workload("far-small-32", lambda r: measure.small(r, 32, effort.far_small), headline="rate"),
-        Workload("far-down", lambda r: measure.bulk(r, Bulk("down", **sustained)), headline="sustained"),
-        Workload("far-up", lambda r: measure.bulk(r, Bulk("up", **sustained)), headline="sustained"),
-        Workload(
-            "far-beside", lambda r: measure.beside(r, 0, effort.far_beside, FAR_CONNECTIONS), ("direct",), "p99"
-        ),
+        Workload("far-down", _bulk(down), headline="sustained"),
+        Workload("far-up", _bulk(up), headline="sustained"),
+        Workload("far-beside", lambda r: measure.beside(r, 0, effort.far_beside, FAR_CONNECTIONS), ("direct",), "p99"),
     ]
 
 
 def undelayed_workloads(effort: Effort) -> list[Workload]:
     """The same path without its delay: what the far ones are compared with."""
-    brief = {"seconds": effort.far_bulk / 2, "since": effort.far_since / 2}
+    down, up = (Bulk(way, seconds=effort.far_bulk / 2, since=effort.far_since / 2) for way in ("down", "up"))
     return [
-        Workload("path-down", lambda r: measure.bulk(r, Bulk("down", **brief)), ("direct",), "sustained"),
-        Workload("path-up", lambda r: measure.bulk(r, Bulk("up", **brief)), ("direct",), "sustained"),
+        Workload("path-down", _bulk(down), ("direct",), "sustained"),
+        Workload("path-up", _bulk(up), ("direct",), "sustained"),
     ]
 
 
-async def far(run: Run, place: Place, systems: Sequence[System]) -> None:
-    """Each system over a path of its own, in turn; the delay is switched on and off on the live tunnel."""
+async def far(run: Run, place: Place, systems: Sequence[System], rounds: int) -> None:
+    """Each system twice over a path of its own, with the delay and without, in turn."""
     async with contextlib.AsyncExitStack() as stack:
-        inner = place.inner("far", stack, 0.0)
         chosen = [one for one in systems if one.delayable and one.name != "nginx"]
-        rivals = {system.name for system in chosen if system.rival}
-        running: list[tuple[Running, Place]] = []
-        for system in chosen:
-            own = inner.inner(system.name, stack, 0.0)
-            running += [(one, own) for one in await start_one(run, own, system)]
-        for number in range(run.effort.far_rounds):
-            for delay, workloads in ((0.0, undelayed_workloads(run.effort)), (ONE_WAY, far_workloads(run.effort))):
-                for one, own in running:
-                    await own.delay(delay)
+        if not chosen or run.clock.is_over():
+            return
+        inner = place.inner(f"far-{chosen[0].name}", stack)
+        stands: list[tuple[list[Workload], list[Running]]] = []
+        for delay, workloads in ((0.0, undelayed_workloads(run.effort)), (ONE_WAY, far_workloads(run.effort))):
+            running: list[Running] = []
+            for system in chosen:
+                running += await start_one(run, inner.inner(f"{system.name}-{delay:g}", stack, delay), system)
+            stands.append((workloads, running))
+        for _ in range(rounds):
+            for workloads, running in stands:
                 for workload in workloads:
-                    for one, _own in running:
-                        if one.name not in workload.but and (number == 0 or one.name not in rivals):
+                    for one in running:
+                        if one.name not in workload.but:
                             await run.step(workload, one)
 
 
 async def start_one(run: Run, own: Place, system: System) -> list[Running]:
-    """One system on a place whose paths it keeps; empty when it cannot run."""
+    """One system on a place of its own; empty when it cannot run."""
     try:
         running = await system.start(own)
     except (Unavailable, ChildError):
         return []  # noted when it was started near
+    run.results.systems.setdefault(system.name, system.about)
     await measure.settle()
     running.note_idle()
     return [running]
@@ -217,17 +234,15 @@ async def growth(run: Run, place: Place) -> None:
         for _ in range(STARTS if effort.rounds > 1 else 1):
             await run.step(Workload("in-service", lambda r: _in_service(r, place)), running)
         if effort.agents:
-            for name, agents, names in (("idle-agents", effort.agents, 1), ("idle-names", 1, effort.agents)):
-                await run.step(Workload(name, lambda r, a=agents, n=names: _idle_tunnels(r, place, a, n)), running)
-    for number in range(effort.rounds if effort.registered else 0):
+            await run.step(Workload("idle-agents", _idle_agents(place, effort.agents)), running)
+            await run.step(Workload("idle-names", _idle_names(place)), running)
+    for number in range(effort.far_rounds if effort.registered else 0):
         for tunnels in effort.registered:
             async with contextlib.AsyncExitStack() as stack:
                 inner = place.inner(f"registered-{number}-{tunnels}", stack)
                 [running] = await start(run, inner, [RELAY], "registered")
-                await run.step(
-                    Workload(f"registered-{tunnels}", lambda r, t=tunnels: _registered(r, place, t), headline="rate"),
-                    running,
-                )
+                work = Workload(f"registered-{tunnels}", _registered(place, tunnels), headline="rate")
+                await run.step(work, running)
 
 
 async def _in_service(running: Running, place: Place) -> Sample:
@@ -243,20 +258,45 @@ async def _in_service(running: Running, place: Place) -> Sample:
         return {"established": welcomed, "answered": time.monotonic() - began}
 
 
-async def _idle_tunnels(running: Running, place: Place, agents: int, names: int) -> Sample:
-    """Resident bytes of the relay for each further agent or name."""
-    assert running.relay is not None
-    before = running.relay.rss()
-    async with measure.holding_agents(running, place.static, agents, names):
-        await measure.settle(0.5)
-        return {"relay_memory": (running.relay.rss() - before) / (agents * names)}
+def _idle_agents(place: Place, agents: int) -> Work:
+    """Resident bytes of the relay for each further agent; a few before them use up what was free by chance."""
+
+    async def work(running: Running) -> Sample:
+        assert running.relay is not None
+        async with measure.holding_agents(running, place.static, agents // 4, 1):
+            before = running.relay.rss()
+            async with measure.holding_agents(running, place.static, agents, 1):
+                await measure.settle(0.5)
+                return {"relay_memory": (running.relay.rss() - before) / agents}
+
+    return work
 
 
-async def _registered(running: Running, place: Place, tunnels: int) -> Sample:
-    """Small GETs on one tunnel while so many are registered, a hundred names to an agent."""
-    agents, names = max(tunnels // 100, 1), min(tunnels, 100)
-    async with contextlib.AsyncExitStack() as stack:
-        if tunnels > 1:
-            await stack.enter_async_context(measure.holding_agents(running, place.static, agents, names))
-        return await measure.small(running, 32, REGISTERED_SECONDS)
+def _idle_names(place: Place) -> Work:
+    """Resident bytes of the relay for each further name: what agents with many cost more than agents with one."""
 
+    async def work(running: Running) -> Sample:
+        assert running.relay is not None
+        seen = [running.relay.rss()]
+        async with contextlib.AsyncExitStack() as stack:
+            for names in (1, MOST_NAMES):
+                await stack.enter_async_context(measure.holding_agents(running, place.static, NAMING_AGENTS, names))
+                await measure.settle(0.5)
+                seen.append(running.relay.rss())
+        few, many = seen[1] - seen[0], seen[2] - seen[1]
+        return {"relay_memory": max(0, many - few) / (NAMING_AGENTS * (MOST_NAMES - 1))}
+
+    return work
+
+
+def _registered(place: Place, tunnels: int) -> Work:
+    """Small GETs on one tunnel while so many are registered, fifty names to an agent."""
+
+    async def work(running: Running) -> Sample:
+        agents, names = max(tunnels // 50, 1), min(tunnels, 50)
+        async with contextlib.AsyncExitStack() as stack:
+            if tunnels > 1:
+                await stack.enter_async_context(measure.holding_agents(running, place.static, agents, names))
+            return await measure.small(running, 32, REGISTERED_SECONDS)
+
+    return work

@@ -1,4 +1,4 @@
-"""A run as Markdown tables: one row a figure, one column a system, medians with their spread. Decides units and digits."""
+"""A run as Markdown tables: a row for each figure, a column for each system. Decides units and digits."""
 
 from __future__ import annotations
 
@@ -25,8 +25,12 @@ class Row:
 
 def _requests() -> list[Row]:
     rows: list[Row] = []
-    for number, word in ((1, "1 connection"), (32, "32 connections"), (256, "256 connections")):
-        name = f"small-{number}"
+    for name, word in (
+        ("small-1", "1 connection"),
+        ("small-32", "32 connections"),
+        ("small-256", "256 connections"),
+        ("varied-32", "32 connections, each request another"),
+    ):
         rows += [
             Row(name, "rate", f"small GET, {word}: requests/s", digits=5),
             Row(name, "p50", "… p50, ms", 1e3),
@@ -134,7 +138,8 @@ def cell(figure: Figure | None, row: Row) -> str:
     """`median (min–max)`, the median alone of one round, `–` where nothing was measured."""
     if figure is None:
         return "–"
-    median, least, most = (number(value * row.factor, row.digits) for value in (figure.median, figure.least, figure.most))
+    spread = (figure.median, figure.least, figure.most)
+    median, least, most = (number(value * row.factor, row.digits) for value in spread)
     return median if figure.count == 1 else f"{median} ({least}–{most})"
 
 

@@ -23,7 +23,7 @@ from relay.wire.hello import Hello, Refused, Welcome
 
 # After a signal, open exchanges may go on this long: SIGTERM is a supervisor's, SIGINT a person's.
 GRACE = {signal.SIGTERM: 30.0, signal.SIGINT: 1.0}
-# A link that lived shorter than this did not end the outage before it.
+# After a link that lived shorter than this, the next attempt is not made at once.
 STABLE_AFTER = 2.0
 _FINAL = {
     "bad_key": Exit.KEY_REFUSED,
@@ -95,8 +95,8 @@ class Agent:
                 self._links.add(link)
                 opened = loop.time()
                 reason = await self._serve(link, away)
-                if loop.time() - opened >= STABLE_AFTER:
-                    outage = loop.time()
+                outage = loop.time()  # a link that flaps is no long outage; it only is not tried again at once
+                if outage - opened >= STABLE_AFTER:
                     backoff.reset()
             except LinkFailed as error:
                 reason = str(error)

@@ -42,6 +42,9 @@ class Connection(asyncio.BufferedProtocol):
         self.closed = False
         self._read_most = READ_LEAST
         self._unsent = -1
+        self._full_since = 0.0
+        self._stalled_at = NEVER
+        self._half_closed = False
 
     # ---- for the class below
 
@@ -94,8 +97,8 @@ class Connection(asyncio.BufferedProtocol):
         self._read_most = READ_LEAST
 
     def half_close(self) -> None:
-        """Sends FIN behind what is written; under TLS, which ends as a whole, closes."""
-        if self._transport.can_write_eof():
+        """Sends FIN behind what is written; closes if the visitor did so before, or under TLS."""
+        if not self._half_closed and self._transport.can_write_eof():
             self._transport.write_eof()
         else:
             self._transport.close()
@@ -103,6 +106,7 @@ class Connection(asyncio.BufferedProtocol):
     def close_after_answer(self) -> None:
         """Sends what is written, then FIN; input is thrown away for a while, then the connection is cut."""
         self.discarding = True
+        self._unsent = -1
         self.patience.expect("linger", self.loop.time() + LINGER)
         self.half_close()
         self.resume()
@@ -165,18 +169,20 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """See `asyncio.BufferedProtocol`."""
+        self._half_closed = True
         return not self.discarding and self.on_half_close()
 
     def pause_writing(self) -> None:
         """See `asyncio.BufferedProtocol`."""
         self.full = True
         self._unsent = -1
+        self._full_since = self.loop.time()
 
     def resume_writing(self) -> None:
         """See `asyncio.BufferedProtocol`."""
         self.full = False
-        if self.patience.reason == "reading":
-            self.patience.wait_for_ever()
+        # Whatever was expected stood still: a visitor that has an answer to read is not asked for anything else.
+        self.patience.deadline += self.loop.time() - self._full_since
         self.on_drained()
 
     # ---- deadlines, asked by the sweeper
@@ -187,6 +193,9 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
         elif self.full:
             self._check_stall(now)
+        elif self.patience.reason == "linger" and self._transport.get_write_buffer_size():
+            self._check_stall(now)
+            self.patience.expect("linger", now + LINGER)  # counts from when all of the answer is on its way
         elif now >= self.patience.deadline:
             reason, self.patience.deadline = self.patience.reason, NEVER
             if reason == "linger":
@@ -199,9 +208,9 @@ class Connection(asyncio.BufferedProtocol):
         unsent = self._transport.get_write_buffer_size()
         if unsent != self._unsent:
             self._unsent = unsent
-            self.patience.expect("reading", now + self.services.timeouts.idle)
-        elif now >= self.patience.deadline:
-            self._transport.abort()
+            self._stalled_at = now + self.services.timeouts.idle
+        elif now >= self._stalled_at:
+            self.break_off(by_close=True)
 
     def _reset_by_peer(self) -> bool:
         """Whether the peer of a connection that we do not read has reset it (Linux tells; elsewhere: unknown)."""

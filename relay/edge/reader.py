@@ -74,7 +74,7 @@ class HeadReader:
         if _BARE_LF.search(data, seen):
             self.method = _method_of(data)
             raise Refusal(Code.BAD_REQUEST, "a line of the request head ends in LF without CR")
-        if not 0x41 <= data[0] <= 0x7A:
+        if not 0x41 <= data[0] <= 0x7A and data != b"\r":
             raise Refusal(Code.BAD_REQUEST, "this is not HTTP/1.1")
         if data.find(b"\r\n", max(0, seen - 1)) >= 0 and not _REQUEST_LINE.match(data):
             raise Refusal(Code.BAD_REQUEST, "the first line is not an HTTP/1.x request line")

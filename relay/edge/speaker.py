@@ -13,6 +13,7 @@ from relay.edge import answers
 from relay.edge.answers import Code, Facts
 from relay.edge.connection import Connection
 from relay.edge.guard import Request
+from relay.edge.reader import HeadReader
 from relay.edge.response import ResponseWriter, encode_informational, encode_switch
 from relay.edge.services import Services, http_date
 from relay.exchange.heads import Fields, ResponseHead
@@ -58,11 +59,11 @@ class Speaker(Connection):
         self.write(answers.render(code, facts, detail, now_http_date=http_date(time.time())))
         self.writer = ResponseWriter(facts.keep_alive)
 
-    def facts(self, refused_fields: Fields) -> Facts:
-        """What an answer has to know; `refused_fields` are those of a head that was not let through."""
+    def facts(self, refused: HeadReader) -> Facts:
+        """What an answer has to know; `refused` has read the head where it was not let through."""
         request = self.request
         if request is None:
-            return answers.facts_of(b"GET", refused_fields, self.services.new_id())
+            return answers.facts_of(refused.method, refused.fields, self.services.new_id())
         return Facts(
             method=request.method,
             request_id=self.request_id,

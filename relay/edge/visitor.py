@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from enum import IntEnum
 
 from relay.edge import answers, routing
@@ -24,6 +25,7 @@ from relay.wire.errors import ResetCode
 
 # Unparsed bytes (pipelined, or behind a request that is held) above which we stop reading.
 _BUFFER_MOST = 64 * 1024
+_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 # The first bytes of a JSON body are kept for the id of a JSON-RPC request, in case we must answer ourselves.
 _PREFIX_MOST = 16 * 1024
 
@@ -77,12 +79,14 @@ class Visitor(Speaker):
         """See `Connection.on_half_close`: only an upgraded connection goes on in one direction."""
         if self._phase is _PIPE and self.exchange is not None:
             self.exchange.end([])
-            return True
+            return not self.exchange.complete
         return False
 
     def on_gone(self) -> None:
         """See `Connection.on_gone`."""
         self._buffer = b""
+        if self._phase is _PIPE and self._half_closed and self.exchange is not None and self.exchange.complete:
+            self.exchange = None  # both halves have ended: what still waits for the agent is sent, not cut off
         self._leave(ResetCode.CANCEL)
         self._phase = _OVER
 
@@ -131,9 +135,8 @@ class Visitor(Speaker):
     def _read_head(self) -> bool:
         """Reads one head; False when it is not there yet."""
         data = self._buffer
-        while data[:2] == b"\r\n":  # RFC 9112 §2.2: empty lines before a request are passed over
-            data = data[2:]
-        self._buffer = data
+        if data[:2] == b"\r\n":  # RFC 9112 §2.2: empty lines before a request are passed over
+            data = self._buffer = _EMPTY_LINES.sub(b"", data, 1)
         try:
             request, end = self._reader.read(data) if data else (None, 0)
             if request is None:
@@ -205,9 +208,8 @@ class Visitor(Speaker):
             return
         if request.json_post and len(self.prefix) < _PREFIX_MOST:
             self.prefix += b"".join(parts)[:_PREFIX_MOST]
-        go_on = True
-        for part in parts:
-            go_on = exchange.write(part)
+        # In one piece, or a visitor that sends chunks of one byte costs a frame for each.
+        go_on = exchange.write(b"".join(parts)) if parts else True
         if self._phase is not _BODY:
             return  # the session ended under our hands, and the visitor has been answered
         if body.done:
@@ -307,7 +309,7 @@ class Visitor(Speaker):
         if self.closed or self._phase is _OVER:
             return
         self._pass_over_body()
-        facts = self.facts(self._reader.fields)
+        facts = self.facts(self._reader)
         facts.keep_alive = not (answers.closes(code, facts) or self._body is not None)
         self._leave(ResetCode.CANCEL)
         self._body = None

@@ -65,7 +65,8 @@ def add_forwarded(fields: Fields, visit: Visit, trusted: bool) -> Fields:
     Inbound copies count only when the peer is a trusted proxy: then the chain is kept and extended, else it is dropped.
     """
     own = _own_hop(visit.address, visit.scheme, visit.host) if not trusted else _extended_hop(visit, _inbound(fields))
-    return [*(field for field in fields if field[0].lower() not in FORWARDED), *own]
+    # CGI and WSGI read X_Forwarded_For as X-Forwarded-For: a copy in that spelling is a copy.
+    return [*(field for field in fields if field[0].lower().replace(b"_", b"-") not in FORWARDED), *own]
 
 
 @lru_cache(maxsize=1024)

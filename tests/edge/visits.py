@@ -185,15 +185,6 @@ class Agent(Knocker):
         await self.send(encode_reset(number, code, detail))
 
 
-class House2(House):
-    """A house whose agents can answer."""
-
-    def knock(self, address: str = "192.0.2.1") -> Agent:
-        knocker = super().knock(address)
-        agent = Agent(knocker.carrier)
-        return agent
-
-
 class Visit:
     """One connection of a visitor."""
 
@@ -235,7 +226,8 @@ class Place:
     """One relay's visitors' side with a hub, and an agent for the name `demo`."""
 
     def __init__(self, *, hold: float = 10.0, timeouts: Timeouts | None = None, **services: Any) -> None:
-        self.house = House2(Keys(), HoldBounds(hold, per_name=4, in_all=6))
+        self.house = House(Keys(), HoldBounds(hold, per_name=4, in_all=6))
+        self.house.kind = Agent
         self.services = Services(self.house.hub, "tunnels.localhost", timeouts or Timeouts(), **services)
         self.loop = asyncio.get_running_loop()
 

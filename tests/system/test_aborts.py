@@ -181,6 +181,21 @@ async def test_a_visitor_that_resets_an_upload_unread(house: House) -> None:
         await eventually(partial(broken, request))
 
 
+async def test_visitors_that_leave_in_haste_leave_nothing(house: House) -> None:
+    """Before, while or just after the local service is connected to: nothing is kept, and the agent stops at once."""
+    host = f"haste.{DOMAIN}"
+    async with house.agent_for("haste") as agent:
+        await agent.established()
+        for number in range(300):
+            client = await RawClient.connect(house.relay.public_port)
+            client.send(f"GET /head/haste HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            for _ in range(number % 5):
+                await asyncio.sleep(0)
+            client.reset()
+        await nothing_left(house.relay)
+        assert await agent.stop(timeout=2.0) == 0
+
+
 # ---- the local service dies ------------------------------------------------------------------------------------------
 
 BODY = bytes(range(256)) * 4

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import pytest
-import pytest_asyncio
 
 from tests.support.pattern import whole
-from tests.support.processes import Edge
 from tests.support.rawhttp import CLOSE, CONTINUE, Request, Step, Wait, chunk, ok
 from tests.system.differences import Way, observed, predict
-from tests.system.edges import EDGES, needs, remembered
-from tests.system.twoways import OK, PARSERS, House, Script, Seen, started
+from tests.system.edges import needs, remembered
+from tests.system.twoways import OK, PARSERS, House, Script, Seen
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("bytes")]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("house")]
 
 # What llhttp knows, without CONNECT, TRACE and HTTP/2's PRI.
 METHODS = (
@@ -42,13 +40,6 @@ TARGETS = (
 TEXT = 'Text in latin-1: \xe9\xff "quoted"\tand tabbed'.encode("latin-1")
 T = TypeVar("T")
 SIZES = (0, 1, 70_001)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=EDGES)
-async def house(request: pytest.FixtureRequest) -> AsyncIterator[House]:
-    """For each edge one house for all tests here."""
-    async with started(cast(Edge, request.param)) as house:
-        yield house
 
 
 def ask(

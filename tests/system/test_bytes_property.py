@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import cast
-
 import pytest
-import pytest_asyncio
 from hypothesis import HealthCheck, assume, given, settings
 
-from tests.support.processes import Edge
 from tests.system import differences, edges
 from tests.system.differences import Way, observed, predict, rows_of
-from tests.system.edges import EDGES, remembered
+from tests.system.edges import remembered
 from tests.system.exchanges import Drawn, exchanges
-from tests.system.twoways import PARSERS, House, started
+from tests.system.twoways import PARSERS, House
 
-pytestmark = pytest.mark.xdist_group("bytes-property")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=EDGES)
-async def house(request: pytest.FixtureRequest) -> AsyncIterator[House]:
-    """For each edge one house for all tests here."""
-    async with started(cast(Edge, request.param)) as house:
-        yield house
+pytestmark = pytest.mark.xdist_group("house")
 
 
-@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.chaos
 @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(drawn=exchanges(PARSERS))

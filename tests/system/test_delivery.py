@@ -7,6 +7,7 @@ the local service's own answer came, and 0 where the relay said that nobody was 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 from collections import Counter
@@ -30,6 +31,7 @@ POSTS = 10_000 if os.environ.get("RELAY_CHAOS") else 300
 VISITORS = 8
 SLOWEST_ANSWER = 0.1
 LONGEST_WAIT = 30.0
+CALM = 2.5
 SEEDS = (1,)
 
 
@@ -111,8 +113,9 @@ def judge(response: Response, nonce: bytes, size: int, seen: Seen) -> None:
 
 async def cut_at_random(proxy: FaultProcess, chance: random.Random) -> None:
     """Until cancelled: cut one link or all, now or after some bytes; now and then let nobody connect for a while."""
-    while True:
-        await asyncio.sleep(chance.uniform(0.02, 0.2))
+    for number in itertools.count(1):
+        # A calm now and then: links that never live long are an outage to the agent, which then tries ever less often.
+        await asyncio.sleep(CALM if number % 50 == 0 else chance.uniform(0.02, 0.2))
         how: How = chance.choice(("rst", "fin"))
         what = chance.randrange(5)
         if what <= 1:
@@ -158,4 +161,4 @@ async def test_no_post_is_delivered_twice(seed: int) -> None:
     told = f"{seen.codes}, {connections} connections of the agent"
     assert len(seen.answered) > POSTS // 5, told
     assert len(seen.unknown) > POSTS // 50, told
-    assert connections > POSTS // 30, told
+    assert connections > POSTS // 60, told

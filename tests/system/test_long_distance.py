@@ -12,19 +12,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import pytest
 import pytest_asyncio
 
+from tests.support.child import Event
 from tests.support.faultprocess import FaultProcess
 from tests.support.local import LocalProcess
-from tests.support.processes import AgentProcess, RelayProcess, Tunnel
+from tests.support.processes import DOMAIN, AgentProcess, RelayProcess
 from tests.support.rawhttp import RawClient
-from tests.support.transfer import download, upload
+from tests.system.bulk import Bulk, Way
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -36,14 +37,13 @@ pytestmark = [
 CHAOS = bool(os.environ.get("RELAY_CHAOS"))
 ONE_WAY = 0.05
 ROUND_TRIP = 2 * ONE_WAY
-WINDOW = (3.0, 10.0) if CHAOS else (2.0, 4.5)
-"""Seconds of a transfer over which its rate is taken."""
+WINDOW = (3.0, 10.0) if CHAOS else (1.5, 4.0)
+"""Seconds of a transfer over which its rate is taken, and the waits of small requests."""
+ROUNDS = 3 if CHAOS else 1
 SUSTAINED = 0.8 if CHAOS else 0.4
 SMALL_REQUESTS = 4 if CHAOS else 2
 """Visitors that ask one after the other, beside a transfer."""
 PAUSE = 0.02
-
-Way = Literal["down", "up"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,75 +62,90 @@ class Figures:
         return f"{self.rate / 1e6:.0f} MB/s, {len(self.waits)} small requests: {waits}"
 
 
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One agent's two tunnels over the same links: to a local service that is busy, and to one that is not."""
+
+    port: int
+    name: str
+
+    @property
+    def bulk(self) -> str:
+        """The name for large transfers."""
+        return f"{self.name}.{DOMAIN}"
+
+    @property
+    def small(self) -> str:
+        """The name for small requests."""
+        return f"{self.name}-small.{DOMAIN}"
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def paths() -> AsyncIterator[dict[str, Tunnel]]:
+async def paths() -> AsyncIterator[dict[str, Path]]:
     """`near` and `far`: the same but for the delay."""
     async with contextlib.AsyncExitStack() as stack:
-        local = await stack.enter_async_context(LocalProcess())
+        busy = await stack.enter_async_context(LocalProcess())
+        idle = await stack.enter_async_context(LocalProcess())
         relay = await stack.enter_async_context(RelayProcess())
-        tunnels: dict[str, Tunnel] = {}
         for name, delay in (("near", 0.0), ("far", ONE_WAY)):
             proxy = await stack.enter_async_context(FaultProcess(relay.agents_port, delay=delay))
-            agent = AgentProcess(local.port, relay_port=proxy.port, key_file=relay.key_file, subdomain=name)
+            names = [f"{name}={busy.port}", f"{name}-small={idle.port}"]
+            agent = AgentProcess(None, relay_port=proxy.port, key_file=relay.key_file, subdomain=names)
             await stack.enter_async_context(agent)
-            await agent.established()
-            tunnels[name] = Tunnel(relay, agent, proxy, name)
-        yield tunnels
+            await agent.wait_event(_established(f"{name}-small"), 15.0)
+        yield {name: Path(relay.public_port, name) for name in ("near", "far")}
 
 
-async def measure(t: Tunnel, way: Way) -> Figures:
+def _established(subdomain: str) -> Callable[[Event], bool]:
+    return lambda event: event.get("event") == "established" and event.get("subdomain") == subdomain
+
+
+async def measure(path: Path, way: Way) -> Figures:
     """One transfer until the end of the window, small requests beside it."""
-    waits: list[float] = []
-    beside = [asyncio.create_task(small_requests(t, waits)) for _ in range(SMALL_REQUESTS)]
+    waits: list[tuple[float, float]] = []
+    beside = [asyncio.create_task(small_requests(path, waits)) for _ in range(SMALL_REQUESTS)]
     try:
-        rate = await (rate_down(t) if way == "down" else rate_up(t))
+        async with Bulk(way, path.port, path.bulk, WINDOW) as bulk:
+            began, rate = await bulk.rate()
     finally:
         for task in beside:
             task.cancel()
         outcomes = await asyncio.gather(*beside, return_exceptions=True)
     assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes), outcomes
-    return Figures(rate, sorted(waits))
+    return Figures(rate, sorted(wait for at, wait in waits if WINDOW[0] <= at - began <= WINDOW[1]))
 
 
-async def small_requests(t: Tunnel, waits: list[float]) -> None:
-    """One after the other on one connection, until cancelled."""
-    async with await RawClient.connect(t.port, timeout=30.0) as client:
+async def small_requests(path: Path, waits: list[tuple[float, float]]) -> None:
+    """One after the other on one connection, until cancelled: when each began, and its wait."""
+    async with await RawClient.connect(path.port, timeout=30.0) as client:
         while True:
             started = time.monotonic()
-            client.send(f"GET /status/200 HTTP/1.1\r\nHost: {t.host}\r\n\r\n".encode())
+            client.send(f"GET /status/200 HTTP/1.1\r\nHost: {path.small}\r\n\r\n".encode())
             assert (await client.response()).status == 200
-            waits.append(time.monotonic() - started)
+            waits.append((started, time.monotonic() - started))
             await client.stream.left_within(PAUSE)
 
 
-async def rate_down(t: Tunnel) -> float:
-    transfer = await download(t.port, f"/bytes/{2**40}", host=t.host, seconds=WINDOW[1])
-    assert transfer.meter.intact
-    return transfer.meter.rate_between(*WINDOW)
-
-
-async def rate_up(t: Tunnel) -> float:
-    """As the local service sees it."""
-    transfer = await upload(t.port, "/sink?hash=none", None, host=t.host, seconds=WINDOW[1])
-    assert transfer.answer["intact"]
-    inside = [(at, size) for at, size in transfer.answer["samples"] if WINDOW[0] <= at <= WINDOW[1]]
-    return float((inside[-1][1] - inside[0][1]) / (inside[-1][0] - inside[0][0]))
-
-
 @pytest.mark.parametrize("way", ["down", "up"])
-async def test_distance_costs_neither_rate_nor_patience(paths: dict[str, Tunnel], way: Way) -> None:
+async def test_distance_costs_neither_rate_nor_patience(paths: dict[str, Path], way: Way) -> None:
     """80 % of the near rate over seconds 3 to 10, and small requests with a p99 of 1.5 round trips beside it.
 
-    The default run measures seconds 2 to 4.5 and wants 40 %, and of the median small request no more than two round
-    trips above what the same load costs it on the near path.
+    What the same load costs small requests on the near path is the machine's, not the distance's, and is added to what
+    they may take. The default run measures seconds 1.5 to 4, once, and wants 40 % and a median within two round trips.
     """
-    near = await measure(paths["near"], way)
-    far = await measure(paths["far"], way)
+    rounds = [(await measure(paths["near"], way), await measure(paths["far"], way)) for _ in range(ROUNDS)]
+    near, far = together([near for near, _ in rounds]), together([far for _, far in rounds])
     told = f"{way}: near {near}; far {far}"
     print(told)  # noqa: T201 - shown by pytest -rP
     assert far.rate >= SUSTAINED * near.rate, told
     assert far.quantile(0.5) >= ROUND_TRIP, told
     if CHAOS:
-        assert far.quantile(0.99) <= 1.5 * ROUND_TRIP, told
+        assert far.quantile(0.99) <= 1.5 * ROUND_TRIP + near.quantile(0.99), told
     else:
-        assert far.quantile(0.5) - near.quantile(0.5) <= 2 * ROUND_TRIP, told
+        assert far.quantile(0.5) <= 2 * ROUND_TRIP + near.quantile(0.5), told
+
+
+def together(rounds: list[Figures]) -> Figures:
+    """The median rate, and all waits."""
+    waits = sorted(wait for each in rounds for wait in each.waits)
+    return Figures(statistics.median(each.rate for each in rounds), waits)

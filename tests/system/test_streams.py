@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import cast
 
 import pytest
-import pytest_asyncio
 
 from tests.support.messages import Head
 from tests.support.pattern import Meter, pieces
-from tests.support.processes import Edge
 from tests.support.rawhttp import CLOSE, RawClient, Request, Step, Wait, chunk
-from tests.system.edges import EDGES
-from tests.system.twoways import House, started
+from tests.system.twoways import House
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("streams")]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("house")]
 
 NAME = "httptools"
 PIECES = 20
@@ -31,13 +27,6 @@ FRAMINGS: dict[str, bytes] = {
     "chunked": b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n",
     "close": b"Connection: close\r\n",
 }
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=EDGES)
-async def house(request: pytest.FixtureRequest) -> AsyncIterator[House]:
-    """For each edge one house for all tests here."""
-    async with started(cast(Edge, request.param), names=[NAME]) as house:
-        yield house
 
 
 def ask(house: House, method: str = "GET", fields: str = "") -> bytes:

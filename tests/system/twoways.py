@@ -163,9 +163,9 @@ async def started(edge: Edge, serve_args: Sequence[str] = (), names: Sequence[st
             for name in names
         }
         for agent in agents.values():
-            await stack.enter_async_context(agent)
-        for agent in agents.values():
-            await agent.established()
+            stack.push_async_exit(agent)
+        await asyncio.gather(*(agent.start() for agent in agents.values()))
+        await asyncio.gather(*(agent.established() for agent in agents.values()))
         house = House(relay, agents, local, edge)
         houses.append(house)
         yield house

@@ -5,6 +5,8 @@ A `Knocker` says what a test tells it to say and answers pings, or not; nothing 
 
 from __future__ import annotations
 
+from typing import Any
+
 from relay.mux.carrier import ROOM
 from relay.mux.session import SessionOptions
 from relay.tunnels.admission import Principal
@@ -51,15 +53,19 @@ class Keys:
 class House:
     """A hub behind a doorway, and what the hub reported."""
 
-    def __init__(self, keys: Keys | None = None, hold: HoldBounds | None = None, **options: int) -> None:
+    def __init__(self, keys: Keys | None = None, hold: HoldBounds | None = None, **options: Any) -> None:
         self.reports: list[tuple[str, tuple[str, ...]]] = []
+        self.kind: type[Knocker] = Knocker
         self.hub = Hub(hold or HoldBounds(), lambda event, names: self.reports.append((event, names)))
         self.keys = keys or Keys()
         self.doorway = Doorway(
             self.hub,
             self.keys,
             DoorwayOptions(
-                lambda name: f"http://{name}.tunnels.localhost:8080", SessionOptions(opener=True), relay="test/1", **options
+                lambda name: f"http://{name}.tunnels.localhost:8080",
+                SessionOptions(opener=True),
+                relay="test/1",
+                **options,
             ),
         )
 
@@ -67,9 +73,9 @@ class House:
         """A connection that has not said anything yet."""
         relays, agents = pair()
         relays.owner = self.doorway.welcome_carrier(relays, address)
-        return Knocker(agents)
+        return self.kind(agents)
 
-    async def agent(self, *names: str, **hello: object) -> Knocker:
+    async def agent(self, *names: str, **hello: Any) -> Knocker:
         """A connection that has said hello."""
         knocker = self.knock()
         await knocker.hello(*names, **hello)

@@ -1,0 +1,124 @@
+"""A relay and an agent in one process, joined by a carrier in memory: the real parts of both, assembled as they are.
+
+Only the outermost layer is fake: the loop's connections to the local service, the visitor's transport, the carrier.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from bench.cost.count import context_of
+from bench.cost.ends import FakeCarrier, FakeTransport, Respond
+from relay.agent.addresses import AddressPolicy
+from relay.agent.forwarder import Forwarder, Route
+from relay.agent.parsers import PARSERS
+from relay.agent.pool import LocalPool
+from relay.agent.targets import parse_target
+from relay.mux.session import Session, SessionOptions
+from relay.mux.stream import Stream, StreamEvents
+from relay.node.assemble import assemble, visitor_factory
+from relay.settings import ServeSettings
+from relay.wire import frames
+from relay.wire.hello import Hello, encode_hello
+from tests.support.clock import VirtualLoop
+
+NAME = "cost"
+HOST = f"{NAME}.tunnels.localhost"
+KEY = "cost-of-one-request"
+TURNS = 20_000  # of the loop, after which something is stuck
+NEVER = 3600.0
+
+
+class CostLoop(VirtualLoop):
+    """A virtual loop whose connections all lead to one fake local service."""
+
+    respond: Respond
+
+    async def create_connection(self, factory: Callable[[], Any], *_: Any, **__: Any) -> Any:  # type: ignore[override]  # noqa: ANN401
+        """A connection that is there at once."""
+        transport = FakeTransport(context_of("agent"), lambda one: self.respond(one))
+        protocol = factory()
+        transport.attach(protocol)
+        return transport, protocol
+
+
+class AgentSide:
+    """The agent's end of the session: what `relay.agent.link` is around a WebSocket."""
+
+    def __init__(self, carrier: FakeCarrier, forwarder: Forwarder) -> None:
+        self._forwarder = forwarder
+        self.session = Session(carrier, self, SessionOptions(opener=False, ping_interval=NEVER))
+        hello = Hello("cost", 0, 1, KEY, (NAME,), agent="cost")
+        self.session.send(frames.encode(frames.HELLO, 0, encode_hello(hello)))
+
+    def on_handshake(self, kind: int, payload: bytes) -> None:
+        """See `SessionEvents`."""
+        assert kind == frames.WELCOME, payload
+        self.session.establish()
+
+    def on_open(self, stream: Stream, payload: bytes, ended: bool) -> StreamEvents | None:
+        """See `SessionEvents`."""
+        return self._forwarder.accept(stream, payload, ended)
+
+    def on_going_away(self, code: int, detail: str) -> None:
+        """See `SessionEvents`."""
+
+    def on_lost(self, reason: str) -> None:
+        """See `SessionEvents`."""
+
+
+class World:
+    """Everything between a visitor's bytes and the local service's."""
+
+    def __init__(self) -> None:
+        self.loop = cast(CostLoop, asyncio.get_running_loop())
+        self._relay_context, agent_context = context_of("relay"), context_of("agent")
+        with tempfile.TemporaryDirectory() as folder:
+            settings = ServeSettings(data=Path(folder), agent_key=KEY, ping_interval=NEVER)
+            self._node = self._relay_context.run(assemble, settings, 80, lambda event: None)
+        self._factory = visitor_factory(self._node.services)
+        relay_end, agent_end = FakeCarrier(self._relay_context), FakeCarrier(agent_context)
+        relay_end.far, agent_end.far = agent_end, relay_end
+        relay_end.owner = self._relay_context.run(self._node.doorway.welcome_carrier, relay_end, "127.0.0.1")
+        self._agent = agent_context.run(self._make_agent, agent_end)
+        agent_end.owner = self._agent.session
+        self.carriers = (relay_end, agent_end)
+        self.locals: list[FakeTransport] = []
+
+    def _make_agent(self, carrier: FakeCarrier) -> AgentSide:
+        target = parse_target("127.0.0.1:3000")
+        pool = LocalPool(target, AddressPolicy(()), PARSERS["httptools"], idle=NEVER, fresh=NEVER)
+        forwarder = Forwarder({NAME: Route(NAME, target, pool)}, False, lambda event: None, self.loop.time)
+        return AgentSide(carrier, forwarder)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Turns of the loop until it holds. Raises RuntimeError when something is stuck."""
+        for _ in range(TURNS):
+            if condition():
+                return
+            await asyncio.sleep(0)
+        raise RuntimeError("the scripted exchange is stuck")
+
+    async def established(self) -> None:
+        """Until the tunnel is alive."""
+        await self.until(lambda: self._node.hub.known(NAME) and self._agent.session.established)
+
+    def visitor(self) -> FakeTransport:
+        """A new visitor's connection: `feed` it requests, read answers from `written`."""
+        transport = FakeTransport(context_of("relay"))
+        transport.attach(self._relay_context.run(self._factory, None, None, None))
+        return transport
+
+    async def aclose(self) -> None:
+        """Ends both sides."""
+        await self._node.doorway.aclose("over")
+        await self._agent_pool_closed()
+
+    async def _agent_pool_closed(self) -> None:
+        for task in [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]:
+            task.cancel()
+        await asyncio.sleep(0)
