@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import shutil
 import socket
 import sys
@@ -21,6 +22,7 @@ from tests.support.child import Child, ChildError
 from tests.support.faultprocess import FaultProcess
 
 READY_WITHIN = 20.0
+PORTS = range(20_000, 32_000)
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -66,15 +68,17 @@ class Place:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, for programs that cannot choose one and say which."""
-    socks = [socket.socket() for _ in range(count)]
-    try:
-        for sock in socks:
-            sock.bind(("127.0.0.1", 0))
-        return [int(sock.getsockname()[1]) for sock in socks]
-    finally:
-        for sock in socks:
-            sock.close()
+    """Different ports that were free a moment ago, for programs that cannot choose one and say which.
+
+    They are below those that a system gives out by itself, so that nobody gets one of them by chance meanwhile.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = random.SystemRandom().choice(PORTS)
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            found += [port] if port not in found else []
+    return found
 
 
 def program(name: str) -> str:

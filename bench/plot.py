@@ -43,7 +43,8 @@ def _panel(axis: Any, results: Results, factor: float, keys: tuple[tuple[str, st
         if values[0] is not None:
             names.append(name)
             heights.append(sum(value for value in values if value is not None) * factor)
-    bars = axis.bar(names, heights, color=[OURS if name == "relay" else OTHERS for name in names])
+    bars = axis.bar(names, heights, width=0.7, color=[OURS if name == "relay" else OTHERS for name in names])
+    axis.set_xlim(-0.6, max(len(names), 3) - 0.4)
     axis.bar_label(bars, fmt="{:,.3g}" if max(heights, default=0) < 100 else "{:,.0f}", fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(axis="x", labelsize=8)

@@ -154,6 +154,9 @@ async def near(run: Run, place: Place, systems: Sequence[System]) -> None:
         for one in running:
             if one.relay and one.name != "asgi":
                 await run.step(Workload("idle", measure.idle_memory), one)
+                if one.name == "relay":
+                    for _ in range(STARTS if run.effort.rounds > 1 else 1):
+                        await run.step(Workload("in-service", lambda r: _in_service(r, inner)), one)
         for number in range(run.effort.rounds):
             for workload in near_workloads(run.effort):
                 turn = number % max(len(running), 1)
@@ -229,20 +232,18 @@ async def growth(run: Run, place: Place) -> None:
         async with contextlib.AsyncExitStack() as stack:
             for one in await start(run, place.inner("streams", stack), [*REFERENCES[1:2], RELAY], "streams"):
                 await run.step(Workload("idle-streams", lambda r: measure.idle_streams(r, effort.streams)), one)
-    async with contextlib.AsyncExitStack() as stack:
-        [running] = await start(run, place.inner("growth", stack), [RELAY], "growth")
-        for _ in range(STARTS if effort.rounds > 1 else 1):
-            await run.step(Workload("in-service", lambda r: _in_service(r, place)), running)
-        if effort.agents:
-            await run.step(Workload("idle-agents", _idle_agents(place, effort.agents)), running)
-            await run.step(Workload("idle-names", _idle_names(place)), running)
+    if effort.agents:
+        async with contextlib.AsyncExitStack() as stack:
+            for one in await start(run, place.inner("growth", stack), [RELAY], "growth"):
+                await run.step(Workload("idle-agents", _idle_agents(place, effort.agents)), one)
+                await run.step(Workload("idle-names", _idle_names(place)), one)
     for number in range(effort.far_rounds if effort.registered else 0):
         for tunnels in effort.registered:
             async with contextlib.AsyncExitStack() as stack:
                 inner = place.inner(f"registered-{number}-{tunnels}", stack)
-                [running] = await start(run, inner, [RELAY], "registered")
                 work = Workload(f"registered-{tunnels}", _registered(place, tunnels), headline="rate")
-                await run.step(work, running)
+                for one in await start(run, inner, [RELAY], "registered"):
+                    await run.step(work, one)
 
 
 async def _in_service(running: Running, place: Place) -> Sample:

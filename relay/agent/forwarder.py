@@ -15,6 +15,7 @@ from relay.agent.pool import LocalCall, LocalPool
 from relay.agent.requests import FailureKind, LocalRequest, encode_head
 from relay.agent.targets import Target
 from relay.exchange.errors import MalformedHead
+from relay.exchange.framing import content_length
 from relay.exchange.headers import connection_tokens, first, rewrite_for_local, strip_hop_by_hop, strip_trailers
 from relay.exchange.heads import (
     Fields,
@@ -105,8 +106,11 @@ class Forwarder:
             target = route.target
             fields = rewrite_for_local(fields, target.authority, _public_origins(fields), target.scheme.encode())
         request = LocalRequest(head.method, head.target, fields, upgrade=head.upgrade)
+        length = content_length(fields)
+        if ended and length:
+            raise MalformedHead("a Content-Length without a body")
         if not ended and not head.upgrade:
-            request.body = "chunked" if first(fields, b"content-length") is None else "length"
+            request.body = "chunked" if length is None else "length"
         request.encoded = encode_head(request)
         return Prepared(head, route, request, self.hints.watches(head))
 

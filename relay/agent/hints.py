@@ -6,7 +6,9 @@ the client's own machine; the cure is on the local service's side or `--preserve
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from functools import lru_cache
 
 from relay.agent.targets import Target
 from relay.exchange.headers import first
@@ -61,7 +63,11 @@ class Hints:
 
 
 def _names(data: bytes, target: Target) -> bool:
-    port = b":%d" % target.port
-    return any(b"//" + host + port in data for host in (b"127.0.0.1", b"localhost", b"[::1]", b"0.0.0.0")) or (
-        b"//" + target.authority in data
-    )
+    return _pattern(target).search(data) is not None
+
+
+@lru_cache(maxsize=64)
+def _pattern(target: Target) -> re.Pattern[bytes]:
+    """The local service's address in a URL, whichever of its names it goes by, and not one that only begins like it."""
+    loopback = rb"(?:127\.0\.0\.1|localhost|\[::1\]|0\.0\.0\.0):%d" % target.port
+    return re.compile(rb"//(?:%b|%b)(?![0-9A-Za-z.:-])" % (loopback, re.escape(target.authority)))

@@ -101,7 +101,7 @@ class Link:
         transport, _ = await picows.ws_connect(
             lambda: WebSocketCarrier(self._connected),
             relay_url.rstrip("/") + PATH,
-            websocket_handshake_timeout=None,
+            websocket_handshake_timeout=ATTEMPT_WITHIN,  # else picows keeps the socket of an attempt that was given up
             enable_auto_pong=False,
             max_frame_size=frames.MAX_MESSAGE,
             max_redirects=0,

@@ -93,6 +93,8 @@ class Agent:
             try:
                 self._on_welcome(slot, await link.open(self._settings.relay_url, self._hello(slot)))
                 self._links.add(link)
+                if self._stopping:
+                    link.go_away("the agent stops")
                 opened = loop.time()
                 reason = await self._serve(link, away)
                 outage = loop.time()  # a link that flaps is no long outage; it only is not tried again at once

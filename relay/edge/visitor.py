@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from enum import IntEnum
 
 from relay.edge import answers, routing
 from relay.edge.answers import Code
 from relay.edge.guard import Body, Refusal, Request
+from relay.edge.phase import BODY, HEAD, HELD, OVER, PIPE, WAIT
 from relay.edge.reader import HeadReader
 from relay.edge.services import Services
 from relay.edge.speaker import Speaker
@@ -30,28 +30,13 @@ _EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 _PREFIX_MOST = 16 * 1024
 
 
-class Phase(IntEnum):
-    """What the connection is doing with what it reads."""
-
-    HEAD = 0
-    HELD = 1
-    BODY = 2
-    WAIT = 3
-    PIPE = 4
-    OVER = 5
-
-
-# Members of an enum are slow to look up, and these are looked up for every request.
-_HEAD, _HELD, _BODY, _WAIT, _PIPE, _OVER = Phase
-
-
 class Visitor(Speaker):
     """One connection; also the waiter of the hub while its request is held."""
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
         self._reader = HeadReader()
-        self._phase = _HEAD
+        self._phase = HEAD
         self._buffer = b""
         self._name = ""
         self._body: BodyDecoder | None = None
@@ -68,16 +53,23 @@ class Visitor(Speaker):
 
     def on_bytes(self, data: bytes) -> None:
         """See `Connection.on_bytes`."""
-        if self._phase is _PIPE:
+        if self._phase is PIPE:
             if self.exchange is not None and not self.exchange.write(data):
                 self.pause()
             return
         self._buffer = self._buffer + data if self._buffer else data
         self._advance()
 
+    def on_drained(self) -> None:
+        """See `Connection.on_drained`."""
+        super().on_drained()
+        if self._phase is HEAD:
+            self.resume()
+            self._advance()
+
     def on_half_close(self) -> bool:
         """See `Connection.on_half_close`: only an upgraded connection goes on in one direction."""
-        if self._phase is _PIPE and self.exchange is not None:
+        if self._phase is PIPE and self.exchange is not None:
             self.exchange.end([])
             return not self.exchange.complete
         return False
@@ -85,14 +77,15 @@ class Visitor(Speaker):
     def on_gone(self) -> None:
         """See `Connection.on_gone`."""
         self._buffer = b""
-        if self._phase is _PIPE and self._half_closed and self.exchange is not None and self.exchange.complete:
+        if self._phase is PIPE and self._half_closed and self.exchange is not None and self.exchange.complete:
             self.exchange = None  # both halves have ended: what still waits for the agent is sent, not cut off
         self._leave(ResetCode.CANCEL)
-        self._phase = _OVER
+        self._phase = OVER
 
     def on_overdue(self, reason: str) -> None:
         """See `Connection.on_overdue`."""
         if reason == "answer":
+            self._leave(ResetCode.HEAD_TIMEOUT)
             self.answer(Code.HEAD_TIMEOUT, f"waited {self.services.timeouts.response_head:g} seconds")
         elif reason in ("head", "body"):
             self.answer(Code.REQUEST_TIMEOUT, f"waiting for the request {reason}")
@@ -101,17 +94,18 @@ class Visitor(Speaker):
 
     def check(self, now: float) -> None:
         """See `Connection.check`; keeps the clocks of a body as well."""
-        if self._phase is _BODY and not (self.exchange is not None and self.exchange.answered):
-            if self.paused:
-                self._expect("body", self.services.timeouts.idle)
-            if self.patience.too_slow(now, not self.paused):
+        if self._phase is BODY:
+            if self.paused and self.patience.reason in ("body", "rest"):
+                self._expect(self.patience.reason, self.services.timeouts.idle)
+            answered = self.exchange is not None and self.exchange.answered
+            if not answered and self.patience.too_slow(now, not self.paused):
                 self.answer(Code.REQUEST_TIMEOUT, "the body comes too slowly")
                 return
         super().check(now)
 
     def shutdown(self) -> None:
         """The relay drains: what runs is finished, nothing begins."""
-        if self._phase is _HEAD and not self._buffer:
+        if self._phase is HEAD and not self._buffer:
             self.close()
 
     def cut(self) -> None:
@@ -124,9 +118,12 @@ class Visitor(Speaker):
 
     def _advance(self) -> None:
         """Uses what is in the buffer, as far as the phase lets it."""
-        while self._buffer and self._phase in (_HEAD, _BODY):
-            if self._phase is _BODY:
+        while self._buffer and self._phase in (HEAD, BODY):
+            if self._phase is BODY:
                 self._read_body()
+            elif self.full:
+                self.pause()  # answers that are not read are not added to
+                return
             elif not self._read_head():
                 return
         if len(self._buffer) >= _BUFFER_MOST:
@@ -171,7 +168,7 @@ class Visitor(Speaker):
         if link is not None:
             self._open(link)
         elif services.hub.hold(self._name, self):
-            self._phase = _HELD
+            self._phase = HELD
             self.patience.wait_for_ever()
         else:
             self.answer(Code.AGENT_OFFLINE)
@@ -189,7 +186,7 @@ class Visitor(Speaker):
         if self._body is None:
             self._await_answer()
         else:
-            self._phase = _BODY
+            self._phase = BODY
             self.patience.start_body(self.loop.time())
             self._expect("body", self.services.timeouts.idle)
 
@@ -199,7 +196,9 @@ class Visitor(Speaker):
         assert body is not None and exchange is not None and request is not None  # noqa: PT018  # said once for mypy
         data, self._buffer = self._buffer, b""
         self.patience.on_body(len(data))
-        if not exchange.answered:
+        if exchange.complete:
+            self._expect("rest", self.services.timeouts.idle)
+        elif not exchange.answered:
             self._expect("body", self.services.timeouts.idle)
         try:
             parts, rest = body.feed(data)
@@ -210,7 +209,7 @@ class Visitor(Speaker):
             self.prefix += b"".join(parts)[:_PREFIX_MOST]
         # In one piece, or a visitor that sends chunks of one byte costs a frame for each.
         go_on = exchange.write(b"".join(parts)) if parts else True
-        if self._phase is not _BODY:
+        if self._phase is not BODY:
             return  # the session ended under our hands, and the visitor has been answered
         if body.done:
             exchange.end(body.trailers)
@@ -222,7 +221,7 @@ class Visitor(Speaker):
 
     def _await_answer(self) -> None:
         """The request is complete."""
-        self._phase = _WAIT
+        self._phase = WAIT
         self.resume()
         exchange = self.exchange
         if exchange is not None and exchange.complete:
@@ -247,21 +246,21 @@ class Visitor(Speaker):
 
     def on_ready(self, link: Link) -> None:
         """See `Waiter.on_ready`."""
-        if self._phase is _HELD:
+        if self._phase is HELD:
             self._open(link)
             self.resume()
             self._advance()
 
     def on_given_up(self) -> None:
         """See `Waiter.on_given_up`."""
-        if self._phase is _HELD:
+        if self._phase is HELD:
             self.answer(Code.DRAINING if self.services.draining else Code.AGENT_OFFLINE)
 
     # ---- ExchangeEvents
 
     def on_writable(self) -> None:
         """See `ExchangeEvents.on_writable`."""
-        if self._phase is _BODY and self.exchange is not None and not self.exchange.answered:
+        if self._phase is BODY and self.exchange is not None and not self.exchange.answered:
             self._expect("body", self.services.timeouts.idle)
         self.resume()
 
@@ -269,12 +268,14 @@ class Visitor(Speaker):
 
     def on_answered(self) -> None:
         """See `Speaker.on_answered`: unless its upload still runs, the exchange is complete."""
-        if self._phase is _WAIT:
+        if self._phase is WAIT:
             self._finish()
+        else:
+            self._expect("rest", self.services.timeouts.idle)
 
     def on_switched(self) -> None:
         """See `Speaker.on_switched`."""
-        self._phase = _PIPE
+        self._phase = PIPE
         data, self._buffer = self._buffer, b""
         if data and self.exchange is not None and not self.exchange.write(data):
             self.pause()
@@ -284,7 +285,7 @@ class Visitor(Speaker):
     def on_broken_off(self) -> None:
         """See `Speaker.on_broken_off`."""
         self._leave(ResetCode.CANCEL)
-        self._phase = _OVER
+        self._phase = OVER
 
     def _finish(self) -> None:
         """Request and answer are complete: the next request, or the end."""
@@ -296,7 +297,7 @@ class Visitor(Speaker):
         if not keep_alive:
             self._end()
             return
-        self._phase = _HEAD
+        self._phase = HEAD
         self.read_small()
         self._expect("silence", self.services.timeouts.idle)
         self.resume()
@@ -306,7 +307,7 @@ class Visitor(Speaker):
 
     def answer(self, code: Code, detail: str = "") -> None:
         """See `Speaker.answer`."""
-        if self.closed or self._phase is _OVER:
+        if self.closed or self._phase is OVER:
             return
         self._pass_over_body()
         facts = self.facts(self._reader)
@@ -318,7 +319,7 @@ class Visitor(Speaker):
 
     def _end(self) -> None:
         """Nothing more is read of this connection; what was written arrives."""
-        self._phase = _OVER
+        self._phase = OVER
         self._buffer = b""
         self.close_after_answer()
 
@@ -336,7 +337,7 @@ class Visitor(Speaker):
 
     def _leave(self, code: ResetCode) -> None:
         """The exchange, or the wait for one, is over for this visitor."""
-        if self._phase is _HELD:
+        if self._phase is HELD:
             self.services.hub.release(self._name, self)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:

@@ -47,7 +47,7 @@ class Keepalive:
         return self._sent_at < 0 and now - self._heard_at >= max(self.trips.last, BUSY_INTERVAL)
 
     def on_pong(self, nonce: int, now: float) -> bool:
-        """Counts an answer; a stale or made-up one is ignored. True: ping again at once."""
+        """Counts an answer. False: a stale or made-up one, which is ignored."""
         if nonce != self._nonce or self._sent_at < 0:
             return False
         self.trips.last = now - self._sent_at
@@ -56,6 +56,11 @@ class Keepalive:
         self._sent_at = -1.0
         self._heard_at = now
         self._burst -= 1
+        return True
+
+    @property
+    def in_burst(self) -> bool:
+        """Whether to ping again at once: the round trip is not well known yet."""
         return self._burst > 0
 
     def dead(self, now: float) -> bool:

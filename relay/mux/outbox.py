@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from relay.mux.carrier import ROOM
+from relay.wire.errors import ResetCode
 from relay.wire.frames import DATA, DATA_END, HEADER, HEADER_SIZE, MAX_MESSAGE, SESSION_WINDOW
 
 # A message is closed at about this size, so that the next turn can bring control frames forward.
@@ -39,6 +40,9 @@ class Queued(Protocol):
 
     def has_more(self) -> bool:
         """Whether queued bytes are left."""
+
+    def reset(self, code: ResetCode, detail: str = "", delivered: bool = False) -> None:
+        """Cuts the stream."""
 
     def on_sent(self) -> None:
         """A turn was taken: tell the owner when there is room again."""

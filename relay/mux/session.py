@@ -13,6 +13,7 @@ from typing import Protocol
 
 from relay.mux.carrier import Carrier
 from relay.mux.errors import SessionBusy, SessionGone
+from relay.mux.heartbeat import Heartbeat
 from relay.mux.keepalive import Keepalive
 from relay.mux.outbox import CONTROL_BUSY, CONTROL_MOST, Outbox, Queued, split
 from relay.mux.stream import Stream, StreamEvents
@@ -23,6 +24,7 @@ from relay.wire.window import SessionWindow
 
 STREAM_WINDOW_MOST = 32 * 1024 * 1024
 _HANDSHAKE = frozenset((frames.HELLO, frames.WELCOME, frames.REFUSED, frames.RENEW, frames.RENEWED))
+_ANY_TIME = frozenset((frames.PING, frames.PONG, frames.GOING_AWAY))
 _CLOSE_CODES = {AwayCode.PROTOCOL_ERROR: 1002, AwayCode.SHUTDOWN: 1001, AwayCode.OVERLOADED: 1013}
 _POLICY_VIOLATION = 1008
 
@@ -66,6 +68,7 @@ class Session:
         self.outbox = Outbox()
         self.window = SessionWindow(frames.SESSION_WINDOW, options.session_window)
         self.keepalive = Keepalive(options.ping_interval)
+        self._heartbeat = Heartbeat(self.keepalive, self.send, self._on_dead)
         self.established = False
         self.writable = True
         self.leaving = False
@@ -75,15 +78,13 @@ class Session:
         self._last_id = -1
         self._scheduled = False
         self._reason = ""
-        self._timer: asyncio.TimerHandle | None = None
-        self._probe: asyncio.Future[None] | None = None
 
     # ---- life
 
     def establish(self) -> None:
         """The handshake is done: streams are legal from here, and pings start."""
         self.established = True
-        self._tick()
+        self._heartbeat.start()
 
     def open(self, payload: bytes, ended: bool, owner: StreamEvents) -> Stream:
         """Opens a stream with an encoded request head. Raises `SessionGone`, `SessionBusy`."""
@@ -165,7 +166,10 @@ class Session:
                     self.writable = self.carrier.send(part)
             if served:
                 for stream in served:
-                    stream.on_sent()
+                    try:
+                        stream.on_sent()
+                    except Exception as error:
+                        self._on_defect(stream, error)
                 served.clear()
 
     # ---- events of the carrier
@@ -206,7 +210,7 @@ class Session:
         if increment:
             self.send(encode_credit(0, increment))
             if self.keepalive.wants_ping(now):
-                self._ping()
+                self._heartbeat.ping()
 
     # ---- frames
 
@@ -242,9 +246,13 @@ class Session:
                 raise RemoteProtocolError(f"{frames.NAMES[kind]} on stream {number}, which is open")
         except RemoteProtocolError:
             raise
-        except Exception as error:  # a defect of one exchange must not end its neighbours'
-            self.loop.call_exception_handler({"message": "an exchange failed", "exception": error})
-            stream.reset(ResetCode.INTERNAL)
+        except Exception as error:
+            self._on_defect(stream, error)
+
+    def _on_defect(self, stream: Queued, error: Exception) -> None:
+        """A defect of one exchange must not end its neighbours'."""
+        self.loop.call_exception_handler({"message": "an exchange failed", "exception": error})
+        stream.reset(ResetCode.INTERNAL)
 
     def _on_strange(self, kind: int, number: int, payload: memoryview) -> None:
         """A frame for a stream that is not open: a new one, a late one (its data still counts), or an error."""
@@ -269,15 +277,18 @@ class Session:
         self.streams[number] = stream
         if ended:
             stream.received_all()
-        stream.owner = self.owner.on_open(stream, payload, ended)
+        try:
+            stream.owner = self.owner.on_open(stream, payload, ended)
+        except Exception as error:
+            self._on_defect(stream, error)
 
     def _on_session_frame(self, kind: int, payload: memoryview) -> None:
+        if kind not in _HANDSHAKE and not self.established and kind not in _ANY_TIME:
+            raise RemoteProtocolError(f"{frames.NAMES[kind]} before the handshake is done")
         if kind == frames.PING:
             self.send(encode(frames.PONG, 0, bytes(payload)))
         elif kind == frames.PONG:
-            if self.keepalive.on_pong(U64.unpack(payload)[0], self.now()):
-                self._ping()
-            self._answer_probe()
+            self._heartbeat.on_pong(U64.unpack(payload)[0])
         elif kind == frames.CREDIT:
             self.outbox.credit += frames.decode_credit(payload)
             if self.outbox.credit > frames.MAX_CREDIT:
@@ -293,35 +304,13 @@ class Session:
 
     # ---- alive or dead
 
-    def _ping(self) -> None:
-        nonce = self.keepalive.ping(self.now())
-        if nonce is not None:
-            self.send(encode(frames.PING, 0, U64.pack(nonce)))
-
-    def _tick(self) -> None:
-        if self.ended:
-            return
-        now = self.now()
-        if self.keepalive.dead(now):
-            self._end("the other side does not answer")
-            self.carrier.abort()
-            return
-        self._ping()
-        self._timer = self.loop.call_later(self.keepalive.next_check(now), self._tick)
-
     async def probe(self, within: float) -> bool:
         """Pings now; whether an answer came within so many seconds."""
-        if self.ended:
-            return False
-        self._ping()
-        self._probe = self._probe or self.loop.create_future()
-        done, _ = await asyncio.wait([self._probe], timeout=within)
-        return bool(done) and not self.ended
+        return not self.ended and await self._heartbeat.probe(within) and not self.ended
 
-    def _answer_probe(self) -> None:
-        probe, self._probe = self._probe, None
-        if probe is not None and not probe.done():
-            probe.set_result(None)
+    def _on_dead(self) -> None:
+        self._end("the other side does not answer")
+        self.carrier.abort()
 
     # ---- the end
 
@@ -335,9 +324,7 @@ class Session:
         self.ended = True
         self.leaving = True
         self._reason = self._reason or reason
-        if self._timer is not None:
-            self._timer.cancel()
-        self._answer_probe()
+        self._heartbeat.stop()
         for stream in list(self.streams.values()):
             try:
                 stream.receive_reset(-1, True, self._reason)

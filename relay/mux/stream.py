@@ -286,6 +286,8 @@ class Stream:
             self.session.grant()
 
     def _close_local(self) -> None:
+        if self._closed():
+            return  # the session was cut while the end was being sent
         self._step(_SEND_END)
         if self._closed():
             self.release()

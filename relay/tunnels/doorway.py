@@ -151,7 +151,8 @@ class Doorway:
         if twin.generation >= link.generation:
             return Refused("stale_generation", "A newer link of the same agent is connected.", 1.0)
         self.hub.detach(twin)
-        twin.session.close(AwayCode.SUPERSEDED, "a newer link of the same agent took this one's place")
+        if not (twin.session.leaving and twin.session.streams):  # one that we sent away may finish what it carries
+            twin.session.close(AwayCode.SUPERSEDED, "a newer link of the same agent took this one's place")
         return None
 
 

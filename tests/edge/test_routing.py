@@ -15,7 +15,6 @@ from tests.mux.ends import settle
 from tests.support.clock import virtual
 
 
-
 def a_request(host: bytes = b"demo.tunnels.localhost", method: bytes = b"GET", fields: Fields | None = None) -> Request:
     return check(method, b"/path?q", "1.1", [(b"Host", host), *(fields or [])])
 

@@ -6,6 +6,7 @@ On a virtual loop; `Place.passes` lets time go by as the node does, with a sweep
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 from relay.edge.connection import Connection
@@ -208,12 +209,12 @@ class Visit:
     @property
     def statuses(self) -> list[int]:
         """Of every answer so far; bodies of these tests hold no status line."""
-        return [int(line[9:12]) for line in self.sent.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
+        return [int(digits) for digits in re.findall(rb"HTTP/1\.1 ([0-9]{3}) ", self.sent)]
 
     @property
     def code(self) -> str | None:
         """`Relay-Error` of the last answer that had one."""
-        values = [line[13:] for line in self.sent.split(b"\r\n") if line.startswith(b"Relay-Error: ")]
+        values = re.findall(rb"\r\nRelay-Error: ([a-z_]+)\r\n", self.sent)
         return values[-1].decode() if values else None
 
     @property

@@ -10,7 +10,7 @@ import pytest
 from relay.mux.errors import SessionBusy, SessionGone
 from relay.wire import frames
 from relay.wire.errors import AwayCode, ResetCode
-from relay.wire.frames import encode, encode_going_away
+from relay.wire.frames import encode
 from tests.mux.ends import HELLO, Owner, RawPeer, Side, against, f_data, f_end, f_head, f_open, joined, settle
 from tests.support.carriers import pair
 from tests.support.clock import virtual
@@ -260,7 +260,6 @@ async def test_an_owner_that_fails_at_the_end_of_the_session_keeps_nobody_from_h
     assert side.lost == ["aborted"]
 
 
-@pytest.mark.xfail(strict=True, reason="an exception in on_open leaves on_message: the carrier's reader gets it")
 @virtual
 async def test_an_owner_that_fails_to_accept_costs_that_stream_only() -> None:
     """An exception in `on_open` resets the new stream; others, and later ones, are accepted."""
@@ -281,7 +280,6 @@ async def test_an_owner_that_fails_to_accept_costs_that_stream_only() -> None:
     assert len(troubles) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="an exception in on_writable ends the flush: other streams miss their turn's event")
 @virtual
 async def test_an_owner_that_fails_to_go_on_costs_its_own_stream_only() -> None:
     """An exception in `on_writable` resets that stream; a neighbour served by the same message goes on."""

@@ -6,7 +6,20 @@ import pytest
 
 from relay.wire.errors import LocalProtocolError, ResetCode
 from relay.wire.states import TRANSITIONS, Signal, State
-from tests.mux.ends import Owner, RawPeer, Side, against, f_credit, f_data, f_end, f_head, f_open, f_reset, joined, settle
+from tests.mux.ends import (
+    Owner,
+    RawPeer,
+    Side,
+    against,
+    f_credit,
+    f_data,
+    f_end,
+    f_head,
+    f_open,
+    f_reset,
+    joined,
+    settle,
+)
 from tests.support.clock import virtual
 
 RECEIVED = [

@@ -74,7 +74,10 @@ LOSSES: dict[Ability, Loss] = {
     "targets": Loss("a lone `?` at the end of a target is dropped", _targets),
     "early": Loss("when an answer ends before its request does, the rest of the request is not passed on"),
     "upgrade": Loss("no upgrade to `websocket`; one to `h2c` is the server's own affair"),
-    "aborts": Loss("an abort is what the server makes of an exception in its application"),
+    "aborts": Loss(
+        "an abort is what the server makes of an exception in its application; a visitor that leaves while its upload"
+        " waits is noticed when that goes on"
+    ),
     "guard": Loss("the server is the guard of bytes: limits, deadlines, and what it takes for HTTP are its own"),
 }
 

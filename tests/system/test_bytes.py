@@ -271,6 +271,26 @@ async def test_an_answer_that_comes_while_the_upload_still_runs(house: House, fr
     assert house.local.requests[0].body == half + half
 
 
+async def test_an_upload_that_is_refused_at_its_head(house: House) -> None:
+    """A local service that answers and closes without reading: its answer is seen whole all the same."""
+
+    async def refuse(request: Request) -> AsyncIterator[Step]:
+        await request.stream.exactly(1000)
+        yield b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 8\r\nConnection: close\r\n\r\ntoo much"
+        yield CLOSE
+
+    needs(house.edge, "early")
+    house.script = refuse
+    for _ in range(10):
+        async with await house.visitor() as visitor:
+            visitor.send(ask(house, "Content-Length: 8000000", line="POST / HTTP/1.1"))
+            pushing = asyncio.create_task(visitor.send_all(whole(8_000_000)))
+            response = await visitor.response(b"POST")
+            assert (response.status, response.body, response.ended) == (413, b"too much", "clean")
+            pushing.cancel()
+            await asyncio.gather(pushing, return_exceptions=True)
+
+
 async def test_pipelined_requests_are_answered_in_order(house: House) -> None:
     """A hundred requests in one write, every second one with a body: the answers come in order, each its own."""
 

@@ -10,7 +10,7 @@ from relay.tunnels.doorway import HELLO_WITHIN, PROBE_WITHIN
 from relay.wire import frames
 from relay.wire.errors import AwayCode
 from relay.wire.frames import encode, encode_going_away
-from tests.mux.ends import f_data, f_open, f_ping, settle
+from tests.mux.ends import Owner, f_data, f_head, f_open, f_ping, settle
 from tests.support.clock import virtual
 from tests.tunnels.agents import House, Keys, Knocker
 
@@ -228,6 +228,25 @@ async def test_a_newer_generation_evicts_its_twin_at_once() -> None:
     assert old.lost is not None
     assert names_of(house) == {"demo": [0]}
     assert house.hub.tunnels["demo"].links[0].generation == 2
+
+
+@virtual
+async def test_a_twin_that_was_sent_away_finishes_what_it_carries() -> None:
+    """The relay told the old link to come anew: the new one takes its place, and streams on the old one go on."""
+    house = House()
+    old = await house.agent(generation=1)
+    session = house.hub.tunnels["demo"].links[0].session
+    owner = Owner()
+    owner.stream = session.open(b"request", True, owner)
+    session.go_away(AwayCode.SHUTDOWN, "all numbers are used up")
+    new = await house.agent(generation=2)
+    assert new.welcome is not None
+    assert [link.generation for link in house.hub.tunnels["demo"].links] == [2]
+    await old.send(f_head(1), f_data(1, b"answer", ended=True))
+    assert (bytes(owner.body), owner.trailers) == (b"answer", b"")
+    newest = await house.agent(generation=3)
+    assert newest.welcome is not None
+    assert new.lost is not None
 
 
 @pytest.mark.parametrize("generation", [4, 5])

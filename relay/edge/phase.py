@@ -1,0 +1,26 @@
+"""The alphabet of a visitor's connection: what it is doing with what it reads."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Phase(IntEnum):
+    """One at a time."""
+
+    HEAD = 0
+    """Reading a request head, or waiting for one."""
+    HELD = 1
+    """The request waits for an agent to come back."""
+    BODY = 2
+    """Reading the request's body."""
+    WAIT = 3
+    """The request is complete, its answer is not."""
+    PIPE = 4
+    """Upgraded: opaque bytes both ways."""
+    OVER = 5
+    """Nothing more is read."""
+
+
+# Members of an enum are slow to look up by their class, and these are looked up for every request.
+HEAD, HELD, BODY, WAIT, PIPE, OVER = Phase

@@ -1,0 +1,379 @@
+"""An agent's life: its links kept up for ever, what it reports, which refusal is the end, and how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from relay.agent import runner as runner_room
+from relay.agent.config import AgentSettings, Exit
+from relay.agent.runner import Agent
+from relay.exchange.heads import RequestHead, encode_request
+from relay.wire.errors import AwayCode
+from relay.wire.hello import Refused
+from tests.agent.localside import Service, on_every_loop, within
+from tests.agent.relayside import Relay, a_relay, settings, until
+from tests.mux.ends import Owner
+
+SOON = 0.02
+
+
+class Running:
+    """An agent that runs, and what it reported."""
+
+    def __init__(self, asked: AgentSettings) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.agent = Agent(asked, self.events.append, "test-agent/1")
+        self.task = asyncio.ensure_future(self.agent.run())
+
+    def said(self, *kinds: str) -> list[dict[str, Any]]:
+        """Events of these kinds, in order."""
+        return [event for event in self.events if event["event"] in kinds]
+
+    async def exits(self) -> int:
+        """Its exit code, which is its last word as well."""
+        code: int = await within(asyncio.shield(self.task))
+        assert self.events[-1] == {"event": "stopped", "exit_code": code}
+        return code
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """A signal, and its exit code."""
+        signal.raise_signal(number)
+        return await self.exits()
+
+
+@asynccontextmanager
+async def running(asked: AgentSettings) -> AsyncIterator[Running]:
+    """An agent that is stopped in the end, if it has not stopped by itself."""
+    run = Running(asked)
+    try:
+        yield run
+    finally:
+        while not run.task.done():
+            signal.raise_signal(signal.SIGTERM)
+            await asyncio.sleep(0.005)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+
+@asynccontextmanager
+async def served(*, links: int = 1, names: tuple[str, ...] = ("demo",)) -> AsyncIterator[tuple[Relay, Running]]:
+    """A relay, and an agent with all its links up."""
+    async with a_relay() as relay, running(settings(relay.url, links=links, names=names)) as run:
+        await until(lambda: len(relay.links) == links)
+        yield relay, run
+
+
+def request(relay: Relay, slot: int = 0, name: str = "demo") -> Owner:
+    """A visitor's request over a link."""
+    owner = Owner()
+    (link,) = [link for link in relay.links if link.slot == slot]
+    owner.stream = link.session.open(encode_request(RequestHead(b"GET", b"/", [], name)), True, owner)
+    return owner
+
+
+# ---- links
+
+
+@on_every_loop
+async def test_an_agent_comes_up_on_all_its_links() -> None:
+    """Each link connects; the tunnels are told as established once, with their addresses."""
+    async with served(links=3, names=("one", "two")) as (relay, run):
+        await until(lambda: len(run.said("connected")) == 3)
+        assert sorted(event["slot"] for event in run.said("connected")) == [0, 1, 2]
+        assert run.said("established") == [
+            {
+                "event": "established",
+                "subdomain": name,
+                "url": f"http://{name}.tunnels.localhost:8080",
+                "target": "http://127.0.0.1:1",
+            }
+            for name in ("one", "two")
+        ]
+        hellos = relay.answers.hellos
+        assert len({hello.instance for hello in hellos}) == 1
+        assert len({hello.generation for hello in hellos}) == 3
+        assert {(hello.key, hello.names, hello.agent) for hello in hellos} == {("good", ("one", "two"), "test-agent/1")}
+        assert run.events[0] == {"event": "connecting", "slot": 0, "relay": relay.url}
+
+
+@on_every_loop
+async def test_a_request_goes_through() -> None:
+    """From a stream of the relay to the local service and back, and it is reported."""
+    async with Service() as service, a_relay() as relay:
+        asked = settings(relay.url)
+        local = AgentSettings(relay_url=relay.url, key="good", tunnels=(("demo", _target(service.port)),), links=1)
+        assert asked.key == local.key
+        async with running(local) as run:
+            await until(lambda: relay.links)
+            owner = request(relay)
+            peer = await service.accept()
+            await peer.head()
+            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+            await until(lambda: owner.trailers is not None)
+            assert bytes(owner.body) == b"hello"
+            await until(lambda: run.said("request"))
+            assert run.said("request")[0]["status"] == 200
+
+
+@on_every_loop
+async def test_a_link_that_breaks_is_replaced_at_once() -> None:
+    """The first attempt of an outage is not delayed; the same instance comes back with a higher generation."""
+    async with served(links=2) as (relay, run):
+        first = relay.links[0].generation
+        await until(lambda: len(run.said("connected")) == 2)
+        relay.links[0].session.abort("cut")
+        await until(lambda: len(run.said("connected")) == 3)
+        await until(lambda: len(relay.links) == 2)
+        assert relay.links[0].generation > first
+        assert len({hello.instance for hello in relay.answers.hellos}) == 1
+        (lost,) = run.said("disconnected")
+        assert (lost["slot"], lost["retry_in"], lost["reason"]) == (0, 0.0, "the connection broke")
+        assert len(run.said("established")) == 1
+
+
+@on_every_loop
+async def test_losing_one_link_loses_only_its_streams() -> None:
+    """The tunnel stays up on the other link."""
+    async with served(links=2) as (relay, run):
+        relay.links[1].session.abort("cut")
+        assert "demo" in relay.house.hub.tunnels
+        assert ("agent_down", ("demo",)) not in relay.house.reports
+
+
+@on_every_loop
+async def test_a_link_that_keeps_breaking_is_tried_less_often() -> None:
+    """A link that lives for a moment is no success: the next attempts are delayed, within the cap."""
+    async with served() as (relay, run):
+        for count in range(1, 7):
+            await until(lambda count=count: len(run.said("connected")) == count and relay.links)
+            relay.links[0].session.abort("cut")
+        await until(lambda: len(run.said("disconnected")) == 6)
+        delays = [event["retry_in"] for event in run.said("disconnected")]
+        assert delays[0] == 0.0
+        assert any(delays[1:])
+        assert max(delays) <= 0.25
+
+
+@on_every_loop
+async def test_a_link_that_lived_is_replaced_at_once_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each break of a link that was stable begins a new outage."""
+    monkeypatch.setattr(runner_room, "STABLE_AFTER", 0.0)
+    async with served() as (relay, run):
+        for count in range(1, 5):
+            await until(lambda count=count: len(run.said("connected")) == count and relay.links)
+            relay.links[0].session.abort("cut")
+        await until(lambda: len(run.said("disconnected")) == 4)
+        assert [event["retry_in"] for event in run.said("disconnected")] == [0.0] * 4
+
+
+@on_every_loop
+async def test_an_agent_waits_for_its_relay_for_ever() -> None:
+    """It starts before the relay does, and survives its absence; each attempt says why it failed."""
+    relay = Relay()
+    await relay.start()
+    await relay.stop()
+    async with running(settings(relay.url)) as run:
+        await until(lambda: len(run.said("disconnected")) >= 3)
+        assert {event["reason"] for event in run.said("disconnected")} == {"connection refused"}
+        assert run.said("disconnected")[0]["retry_in"] == 0.0
+        assert not run.task.done()
+        relay.house = Relay().house
+        relay.house.doorway.admission = relay.answers
+        await relay.start()
+        await until(lambda: run.said("established"))
+        await relay.stop()
+
+
+@on_every_loop
+async def test_a_relay_that_goes_away_is_replaced_beside_it() -> None:
+    """A new link is opened at once; a stream on the old one ends as if nothing were."""
+    async with Service() as service, a_relay() as relay:
+        local = AgentSettings(relay_url=relay.url, key="good", tunnels=(("demo", _target(service.port)),), links=1)
+        async with running(local) as run:
+            await until(lambda: relay.links)
+            owner = request(relay)
+            peer = await service.accept()
+            await peer.head()
+            relay.sessions[0].go_away(AwayCode.SHUTDOWN, "restarting")
+            await until(lambda: len(run.said("connected")) == 2)
+            assert run.said("disconnected")[0]["reason"] == "the relay is going away"
+            assert not relay.sessions[0].ended or owner.reset is None
+            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            await until(lambda: owner.trailers is not None or owner.reset)
+            assert bytes(owner.body) == b"ok"
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize(
+    ("refused", "code"),
+    [
+        (Refused("bad_key", "No."), Exit.KEY_REFUSED),
+        (Refused("name_reserved", "No."), Exit.NAME_REFUSED),
+        (Refused("name_taken", "No.", 5.0), Exit.NAME_REFUSED),
+        (Refused("name_taken", "No."), Exit.NAME_REFUSED),
+        (Refused("version", "No."), Exit.VERSION_REFUSED),
+        (Refused("bad_hello", "No."), Exit.UNEXPECTED),
+        (Refused("something_new", "No."), Exit.UNEXPECTED),
+    ],
+)
+@on_every_loop
+async def test_a_refusal_at_the_start_is_final(refused: Refused, code: Exit) -> None:
+    """It is reported with its words, and the exit code says which it was; nothing is tried again."""
+    async with a_relay() as relay:
+        relay.answers.refusals = [refused]
+        async with running(settings(relay.url)) as run:
+            assert await run.exits() == code
+            assert run.said("refused") == [
+                {"event": "refused", "code": refused.code, "message": "No.", "retry_after": refused.retry_after}
+            ]
+            assert len(relay.answers.hellos) == 1
+
+
+@pytest.mark.parametrize("code", ["overloaded", "too_many", "stale_generation", "something_new"])
+@on_every_loop
+async def test_a_refusal_with_a_time_is_tried_again(code: str) -> None:
+    """Not before that time, and then until it is welcomed."""
+    async with a_relay() as relay:
+        relay.answers.refusals = [Refused(code, "Later.", SOON)] * 2
+        async with running(settings(relay.url)) as run:
+            start = asyncio.get_running_loop().time()
+            await until(lambda: run.said("established"))
+            assert asyncio.get_running_loop().time() - start >= 2 * SOON
+            assert [event["reason"] for event in run.said("disconnected")] == ["Later."] * 2
+            assert all(event["retry_in"] >= SOON for event in run.said("disconnected"))
+
+
+@on_every_loop
+async def test_an_agent_that_was_up_waits_for_its_name() -> None:
+    """A name that another agent took meanwhile may come free again: a time in the refusal is believed."""
+    async with served() as (relay, run):
+        relay.answers.refusals = [Refused("name_taken", "Taken.", SOON)]
+        relay.links[0].session.abort("cut")
+        await until(lambda: len(run.said("connected")) == 2)
+        assert run.said("refused")[0]["code"] == "name_taken"
+        assert not run.task.done()
+
+
+@on_every_loop
+async def test_an_agent_whose_key_was_revoked_ends() -> None:
+    """A refusal for good is the end also after it was up, and of all its links."""
+    async with served(links=2) as (relay, run):
+        relay.answers.refusals = [Refused("bad_key", "Revoked.")]
+        relay.links[0].session.abort("cut")
+        assert await run.exits() == Exit.KEY_REFUSED
+        await until(lambda: not relay.links)
+
+
+# ---- the end
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@on_every_loop
+async def test_an_idle_agent_stops_at_once(number: signal.Signals) -> None:
+    """Exit code 0, the relay is told, and no link is left."""
+    async with served(links=2) as (relay, run):
+        assert await run.stop(number) == Exit.STOPPED
+        assert run.said("stopping") == [{"event": "stopping", "open": 0}]
+        await until(lambda: not relay.links)
+        assert all(session.ended for session in relay.sessions)
+        assert not run.said("disconnected")
+
+
+@on_every_loop
+async def test_an_agent_without_a_relay_stops_too() -> None:
+    """While it dials, or waits to dial."""
+    relay = Relay()
+    await relay.start()
+    await relay.stop()
+    async with running(settings(relay.url)) as run:
+        await until(lambda: run.said("disconnected"))
+        assert await run.stop() == Exit.STOPPED
+
+
+@pytest.mark.parametrize("ends", ["the exchange", "the grace time", "a second signal"])
+@on_every_loop
+async def test_a_busy_agent_finishes_what_runs(ends: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing new is taken; it stops when the last exchange has ended, its time is over, or it is told again."""
+    if ends == "the grace time":
+        monkeypatch.setitem(runner_room.GRACE, signal.SIGTERM, 0.05)
+    async with Service() as service, a_relay() as relay:
+        local = AgentSettings(relay_url=relay.url, key="good", tunnels=(("demo", _target(service.port)),), links=1)
+        async with running(local) as run:
+            await until(lambda: relay.links)
+            owner = request(relay)
+            peer = await service.accept()
+            await peer.head()
+            signal.raise_signal(signal.SIGTERM)
+            await until(lambda: run.said("stopping"))
+            assert run.said("stopping") == [{"event": "stopping", "open": 1}]
+            await until(lambda: not relay.links)
+            assert not run.task.done()
+            if ends == "the exchange":
+                await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+            elif ends == "a second signal":
+                signal.raise_signal(signal.SIGTERM)
+            assert await run.exits() == Exit.STOPPED
+            await until(lambda: owner.trailers is not None or owner.reset)
+            assert (bytes(owner.body) == b"hello") == (ends == "the exchange")
+            if ends != "the exchange":
+                await peer.rest()
+
+
+@on_every_loop
+async def test_a_link_that_comes_up_while_the_agent_stops_takes_nothing_new() -> None:
+    """A visitor's request must not begin on an agent that is about to end."""
+    gate = asyncio.Event()
+    async with Service() as service, a_relay() as relay:
+        local = AgentSettings(relay_url=relay.url, key="good", tunnels=(("demo", _target(service.port)),), links=2)
+        admit = relay.answers.admit
+
+        async def slow(hello: Any) -> Any:
+            if hello.slot == 1:
+                await gate.wait()
+            return await admit(hello)
+
+        relay.answers.admit = slow  # type: ignore[method-assign]
+        async with running(local) as run:
+            await until(lambda: relay.links)
+            request(relay)
+            peer = await service.accept()
+            await peer.head()
+            signal.raise_signal(signal.SIGTERM)
+            await until(lambda: not relay.links)
+            gate.set()
+            await until(lambda: len(run.said("connected")) == 2)
+            await until(lambda: not relay.links)
+            await peer.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+            assert await run.exits() == Exit.STOPPED
+
+
+@on_every_loop
+async def test_a_defect_ends_the_agent_with_its_own_code() -> None:
+    """It is reported, and no half-dead agent is left behind."""
+    troubles: list[dict[str, Any]] = []
+    async with a_relay() as relay:
+        run = Running(settings(relay.url))
+        loop = asyncio.get_running_loop()
+        before = loop.get_exception_handler()
+        loop.set_exception_handler(lambda _, context: troubles.append(context))
+        run.agent._hello = lambda slot: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+        assert await run.exits() == Exit.UNEXPECTED
+        assert "ZeroDivisionError" in run.said("error")[0]["message"]
+        assert len(troubles) == 1
+        loop.set_exception_handler(before)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _target(port: int) -> Any:
+    from relay.agent.targets import parse_target
+
+    return parse_target(str(port))
