@@ -160,7 +160,7 @@ class LocalPool:
         connect_timeout: float = 10.0,
         idle: float = 4.0,
         fresh: float = 1.0,
-        most_idle: int = 64,
+        most_idle: int = 512,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.closed = False

@@ -100,14 +100,12 @@ class Door(asyncio.Protocol):
 
     def _listener(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         offered = [one.strip() for one in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
-        carrier = WebSocketCarrier(self._connected)
-        if SUBPROTOCOL in offered:
-            chosen = [("Sec-WebSocket-Protocol", SUBPROTOCOL)]
-            response = WSUpgradeResponse.create_101_response(extra_headers=chosen)
-        else:
+        if SUBPROTOCOL not in offered:
             text = f"The subprotocol {SUBPROTOCOL} is spoken here.\n".encode()
-            response = WSUpgradeResponse.create_error_response(400, text)
-        return WSUpgradeResponseWithListener(response, carrier)
+            return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(400, text), None)
+        chosen = [("Sec-WebSocket-Protocol", SUBPROTOCOL)]
+        response = WSUpgradeResponse.create_101_response(extra_headers=chosen)
+        return WSUpgradeResponseWithListener(response, WebSocketCarrier(self._connected))
 
     def _connected(self, carrier: WebSocketCarrier) -> Session:
         peer = self._transport.get_extra_info("peername")

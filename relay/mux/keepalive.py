@@ -16,8 +16,8 @@ DEAD_AFTER = 9.0
 FIRST_PINGS = 3
 # While data flows, a ping follows the last one's answer after this many seconds or a round trip, whichever is longer.
 BUSY_INTERVAL = 0.05
-# Round trips that the smallest is taken from; under load that is half a minute or more.
-SAMPLES = 512
+# The smallest round trip is that of the last so many seconds: a path may change under a session.
+SMALLEST_OF = 15.0
 
 
 class Keepalive:
@@ -28,7 +28,8 @@ class Keepalive:
     def __init__(self, interval: float) -> None:
         self.interval = interval
         self.trips = Trips()
-        self._samples: deque[float] = deque(maxlen=SAMPLES)
+        # (when, round trip): each smaller than those behind it, so that the first is the smallest.
+        self._samples: deque[tuple[float, float]] = deque()
         self._nonce = 0
         self._sent_at = -1.0
         self._heard_at = 0.0
@@ -51,8 +52,13 @@ class Keepalive:
         if nonce != self._nonce or self._sent_at < 0:
             return False
         self.trips.last = now - self._sent_at
-        self._samples.append(self.trips.last)
-        self.trips.smallest = min(self._samples)
+        samples = self._samples
+        while samples and samples[-1][1] >= self.trips.last:
+            samples.pop()
+        samples.append((now, self.trips.last))
+        while samples[0][0] < now - SMALLEST_OF:
+            samples.popleft()
+        self.trips.smallest = samples[0][1]
         self._sent_at = -1.0
         self._heard_at = now
         self._burst -= 1

@@ -37,9 +37,10 @@ _CLOSED = State.CLOSED
 _LOCAL_ENDED = State.LOCAL_ENDED
 _OPEN = State.OPEN
 
-# A writer is told to wait once this many bytes are queued, and to go on once no more than QUEUE_LOW are.
+# A writer is told to wait once this many bytes are queued, and to go on once no more than a quarter of it is. A stream
+# whose peer takes what it is sent may queue more, so that bulk goes in large pieces and a stalled one holds little.
 QUEUE_FULL = 64 * 1024
-QUEUE_LOW = 16 * 1024
+QUEUE_FULL_BULK = 256 * 1024
 
 
 class StreamEvents(Protocol):
@@ -93,6 +94,7 @@ class Stream:
     __slots__ = (
         "_blocked",
         "_ending",
+        "_full",
         "_queue",
         "_queued",
         "id",
@@ -115,6 +117,7 @@ class Stream:
         self._queue: deque[bytes | memoryview] = deque()
         self._queued = 0
         self._blocked = False
+        self._full = QUEUE_FULL
         self._ending: bytes | None = None
 
     # ---- sending
@@ -140,7 +143,7 @@ class Stream:
         if self.send_credit > 0:
             session.outbox.wait(self)
             session.schedule()
-        if self._queued >= QUEUE_FULL:
+        if self._queued >= self._full:
             self._blocked = True
         return not self._blocked
 
@@ -206,7 +209,7 @@ class Stream:
             if trailers:
                 self.session.send(encode(END, self.id, trailers))
             self._close_local()
-        elif self._blocked and self._queued <= QUEUE_LOW:
+        elif self._blocked and self._queued <= self._full // 4:
             self._blocked = False
             if self.owner is not None and self.state is not _CLOSED:
                 self.owner.on_writable()
@@ -249,6 +252,7 @@ class Stream:
         self.send_credit += increment
         if self.send_credit > MAX_CREDIT:
             raise RemoteProtocolError("more credit than 2^31-1 bytes on a stream")
+        self._full = QUEUE_FULL_BULK
         if self._queued:
             self.session.outbox.wait(self)
             self.session.schedule()

@@ -71,8 +71,9 @@ class ReceiveWindow:
         """
         if self.granted - base > self.size * 7 // 8:
             return 0
-        if base >= self.mark:
-            taken = now - self.mark_time if self.mark_time >= 0 else 0.0
+        taken = now - self.mark_time if self.mark_time >= 0 else 0.0
+        # A whole window was used up, or it is plain that this will take too long to wait for.
+        if base >= self.mark or taken > 2 * SLOW_TRIPS * max(trips.smallest, LEAST_ROUND_TRIP):
             self.size = min(max(self._judge(base - self.mark_base, taken, trips), self.least), self.most)
             self.mark = base + self.size
             self.mark_base = base
@@ -84,7 +85,7 @@ class ReceiveWindow:
         return increment
 
     def _judge(self, amount: int, taken: float, trips: Trips) -> int:
-        """The next size, when `amount` bytes (a whole window) took `taken` seconds."""
+        """The next size, when `amount` bytes (a whole window, or less in a long time) took `taken` seconds."""
         trip = max(trips.smallest, LEAST_ROUND_TRIP)
         if taken <= trip * NARROW_TRIPS:
             return self.size * 2

@@ -1,0 +1,226 @@
+"""The agents' door over real sockets: who goes to the doorway, who to the API, and what a stranger can make it hold."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from relay.agent.link import Link
+from relay.api import app as api
+from relay.api import door as door_room
+from relay.api.door import MOST_BEFORE_HELLO, MOST_HEAD, door_factory
+from relay.node.listeners import Listener, bind
+from relay.settings import Address
+from relay.wire import frames
+from relay.wire.frames import encode
+from relay.wire.hello import Hello, encode_hello
+from tests.agent.localside import on_every_loop, within
+from tests.agent.relayside import until
+from tests.agent.test_link import a_link
+from tests.tunnels.agents import House
+
+UPGRADE = (
+    b"GET /agent/v1 HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+)
+OFFER = b"Sec-WebSocket-Protocol: relay.v1\r\n\r\n"
+HELLO = Hello("a", 0, 1, "good", ("demo",))
+
+
+def masked(payload: bytes, kind: int = 0x82) -> bytes:
+    """A WebSocket frame of a client, with a mask of zeros."""
+    if len(payload) < 126:
+        return struct.pack(">BB4x", kind, 0x80 | len(payload)) + payload
+    return struct.pack(">BBH4x", kind, 0xFE, len(payload)) + payload
+
+
+class Doors:
+    """A listener with the door in front, and raw connections to it."""
+
+    def __init__(self, house: House, port: int) -> None:
+        self.house = house
+        self.port = port
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def connect(self, *parts: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection that has said these bytes, one part after the other."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self._writers.append(writer)
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0.001)  # so that parts are read apart; together they are as good
+        return reader, writer
+
+    def hang_up(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+
+
+@asynccontextmanager
+async def doors() -> AsyncIterator[Doors]:
+    house = House()
+    sock = bind(Address("127.0.0.1", 0), "agents")
+    listener = Listener(sock, api.build_app(), door_factory(house.doorway))
+    await listener.listen()
+    open_doors = Doors(house, sock.getsockname()[1])
+    try:
+        yield open_doors
+    finally:
+        open_doors.hang_up()
+        await house.doorway.aclose("the test is over")
+        await listener.aclose()
+
+
+async def head_of(reader: asyncio.StreamReader) -> bytes:
+    head: bytes = await within(reader.readuntil(b"\r\n\r\n"))
+    return head
+
+
+async def at_end(reader: asyncio.StreamReader) -> bytes:
+    """All that still comes before the end, a reset included."""
+    data = b""
+    try:
+        while part := await within(reader.read(65536)):
+            data += part
+    except ConnectionError:
+        pass
+    return data
+
+
+async def welcomed(reader: asyncio.StreamReader) -> None:
+    """The next WebSocket message is a WELCOME."""
+    first, size = await within(reader.readexactly(2))
+    if size == 126:
+        (size,) = struct.unpack(">H", await within(reader.readexactly(2)))
+    message = await within(reader.readexactly(size))
+    assert first == 0x82
+    assert message[4] == frames.WELCOME
+
+
+# ---- agents
+
+
+@on_every_loop
+async def test_an_agent_comes_in() -> None:
+    """The agent's own link is welcomed, and carries streams of any size past the door."""
+    async with doors() as at:
+        link: Link = a_link()
+        await within(link.open(f"ws://127.0.0.1:{at.port}", HELLO))
+        assert list(at.house.hub.tunnels) == ["demo"]
+        assert link.session is not None
+        for _ in range(50):
+            link.session.send(encode(frames.PING, 0, bytes(8)) * 500)
+        (served,) = at.house.hub.links.values()
+        assert await within(served.session.probe(5.0))
+        assert not served.session.ended
+        link.close("bye")
+        await within(link.wait())
+        await until(lambda: not at.house.hub.tunnels)
+
+
+@on_every_loop
+async def test_an_upgrade_in_any_pieces() -> None:
+    """Head byte by byte, or head and hello in one: nothing is lost, and the answer chooses the protocol."""
+    whole = UPGRADE + OFFER
+    hello = masked(encode(frames.HELLO, 0, encode_hello(HELLO)))
+    async with doors() as at:
+        for parts in ([whole + hello], [whole[:7], whole[7:90], whole[90:] + hello[:3], hello[3:]], [whole, hello]):
+            reader, writer = await at.connect(*parts)
+            head = await head_of(reader)
+            assert head.startswith(b"HTTP/1.1 101 ")
+            assert b"sec-websocket-protocol: relay.v1\r\n" in head.lower()
+            assert b"sec-websocket-extensions" not in head.lower()
+            await welcomed(reader)
+            writer.close()
+            await until(lambda: not at.house.hub.links)
+
+
+@pytest.mark.parametrize("offer", [b"\r\n", b"Sec-WebSocket-Protocol: relay.v10\r\n\r\n", b"Sec-WebSocket-Protocol: x\r\n\r\n"])
+@on_every_loop
+async def test_an_agent_must_offer_the_protocol(offer: bytes) -> None:
+    """Refused with a sentence; the doorway never hears of it."""
+    async with doors() as at:
+        reader, _ = await at.connect(UPGRADE + offer)
+        answer = await at_end(reader)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"relay.v1" in answer
+        assert not at.house.doorway._guests
+
+
+@on_every_loop
+async def test_other_offers_beside_ours_do_not_matter() -> None:
+    """In any order, with any space."""
+    async with doors() as at:
+        reader, _ = await at.connect(UPGRADE + b"Sec-WebSocket-Protocol: relay.v2,  relay.v1 , x\r\n\r\n")
+        assert (await head_of(reader)).startswith(b"HTTP/1.1 101 ")
+
+
+# ---- everybody else
+
+
+@on_every_loop
+async def test_other_requests_go_to_the_api() -> None:
+    """One after the other on a connection; also the agents' path without an upgrade, and an upgrade elsewhere."""
+    async with doors() as at:
+        reader, writer = await at.connect(b"GET / HT", b"TP/1.1\r\nHost: relay\r\n\r\n")
+        assert (await head_of(reader)).startswith(b"HTTP/1.1 200 ")
+        for request, status in (
+            (b"GET /agent/v1 HTTP/1.1\r\nHost: relay\r\n\r\n", b"404"),
+            (b"GET /agent/v10 HTTP/1.1\r\nHost: relay\r\n\r\n", b"404"),
+            (b"POST /agent/v1 HTTP/1.1\r\nHost: relay\r\nContent-Length: 2\r\n\r\nhi", b"404"),
+        ):
+            reader, writer = await at.connect(request)
+            head = await head_of(reader)
+            assert head.split()[1] == status
+            length = int(head.lower().partition(b"content-length: ")[2].split()[0])
+            assert json.loads(await within(reader.readexactly(length)))["status"] == 404
+        assert not at.house.doorway._guests
+
+
+# ---- strangers
+
+
+@on_every_loop
+async def test_a_head_is_bounded_in_bytes_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too long or too slow: cut."""
+    monkeypatch.setattr(door_room, "HEAD_WITHIN", 0.1)
+    async with doors() as at:
+        reader, _ = await at.connect(b"GET / HTTP/1.1\r\nA: " + b"x" * (MOST_HEAD + 1))
+        assert await at_end(reader) == b""
+        for said in (b"", b"GET /agent/v1 HTTP/1.1\r\n"):
+            reader, _ = await at.connect(said)
+            assert await at_end(reader) == b""
+
+
+@on_every_loop
+async def test_a_stranger_cannot_send_more_than_a_hello() -> None:
+    """A message that never ends, or pings without end, before the hello: cut at the bound."""
+    async with doors() as at:
+        for flood in (struct.pack(">BBQ4x", 0x82, 0xFF, 1_000_000) + bytes(500_000), masked(b"", 0x89) * 20_000):
+            reader, writer = await at.connect(UPGRADE + OFFER)
+            assert (await head_of(reader)).startswith(b"HTTP/1.1 101 ")
+            assert len(flood) > MOST_BEFORE_HELLO
+            writer.write(flood)
+            await at_end(reader)
+            await until(lambda: not at.house.doorway._guests)
+        assert not at.house.doorway._strangers
+
+
+@on_every_loop
+async def test_a_stranger_that_hangs_up_is_forgotten() -> None:
+    """In the middle of its head, and after the upgrade."""
+    async with doors() as at:
+        for said in (UPGRADE, UPGRADE + OFFER):
+            reader, writer = await at.connect(said)
+            if said != UPGRADE:
+                await head_of(reader)
+                assert at.house.doorway._strangers == {"127.0.0.1": 1}
+            writer.close()
+            await until(lambda: not at.house.doorway._guests)
+        assert not at.house.doorway._strangers
