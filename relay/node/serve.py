@@ -64,12 +64,20 @@ class Serving:
 
     async def run(self, edge: Callable[[Node, socket.socket], PublicListener] | None = None) -> int:
         """Serves until a signal. `edge` makes another public listener than ours, for another ASGI server."""
+        with contextlib.ExitStack() as sockets:  # also those of a start that fails half-way
+            return await self._run(sockets, edge)
+
+    async def _run(
+        self, sockets: contextlib.ExitStack, edge: Callable[[Node, socket.socket], PublicListener] | None
+    ) -> int:
         settings = self._settings
         logging.getLogger("relay").setLevel(settings.log_level.upper())
         raise_descriptor_limit()
-        public_sock = bind(settings.public, "public")
-        agents_sock = bind(settings.agents, "agents")
-        internal_sock = bind(settings.internal, "internal") if settings.internal is not None else None
+        public_sock = sockets.enter_context(bind(settings.public, "public"))
+        agents_sock = sockets.enter_context(bind(settings.agents, "agents"))
+        internal_sock: socket.socket | None = None
+        if settings.internal is not None:
+            internal_sock = sockets.enter_context(bind(settings.internal, "internal"))
         node = assemble(settings, public_sock.getsockname()[1], self._report)
         services = node.services
         public: PublicListener = (
@@ -91,8 +99,7 @@ class Serving:
         )
         number = await self._stop
         await self._drain(node, public, number)
-        for listener in listeners:
-            await listener.aclose()
+        await asyncio.gather(*(listener.aclose() for listener in listeners))
         sweeping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await sweeping

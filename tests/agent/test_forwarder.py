@@ -7,8 +7,15 @@ import pytest
 from relay.agent.forwarder import Forwarder, Route
 from relay.agent.requests import LocalEvents, LocalRequest
 from relay.agent.targets import parse_target
-from relay.exchange.heads import Fields, RequestHead, ResponseHead, decode_fields, decode_response, encode_fields
-from relay.exchange.heads import encode_request
+from relay.exchange.heads import (
+    Fields,
+    RequestHead,
+    ResponseHead,
+    decode_fields,
+    decode_response,
+    encode_fields,
+    encode_request,
+)
 from relay.wire import frames
 from relay.wire.errors import ResetCode
 from relay.wire.frames import decode_reset

@@ -755,6 +755,26 @@ async def test_what_outlives_the_grace_time_is_cut_as_an_abort() -> None:
     assert place.services.exchanges == 0
 
 
+@pytest.mark.xfail(strict=True, reason="`cut` resets connections whose answer is complete, and idle ones")
+@virtual
+async def test_an_answer_that_is_complete_is_not_cut() -> None:
+    """The grace time is over: what is written is written, and an idle connection is closed as at any other time."""
+    place, agent, visit = await served()
+    idle, begun = place.visit(), place.visit()
+    await begun.send(GET[:20])
+    place.services.draining = True
+    visit.transport.stuck = True
+    await agent.answer(1)
+    for visitor in list(place.services.visitors):
+        visitor.cut()
+    await settle()
+    assert not visit.transport.aborted
+    visit.transport.take()
+    assert visit.transport.fin_sent
+    assert (idle.over, idle.transport.aborted) == (True, False)
+    assert begun.over
+
+
 @virtual
 async def test_held_requests_are_told_that_the_relay_stops() -> None:
     """By their own code."""
