@@ -97,17 +97,21 @@ class ReceiveWindow:
 class SessionWindow(ReceiveWindow):
     """The window of a whole session, which alone answers for what waits in the path."""
 
-    __slots__ = ("_cautious",)
+    __slots__ = ("_cautious", "_late")
 
     def __init__(self, least: int, most: int) -> None:
         super().__init__(least, most)
         self._cautious = 0
+        self._late = False
 
     def _judge(self, amount: int, taken: float, trips: Trips) -> int:
         smallest = max(trips.smallest, LEAST_ROUND_TRIP)
-        if trips.last > smallest * QUEUED_TRIPS:
+        late, self._late = self._late, trips.last > smallest * QUEUED_TRIPS
+        if self._late:
+            # One late ping may be a busy processor; two are a queue. And no single measurement takes more than half.
             self._cautious = CAUTIOUS_STEPS
-            return min(self.size, int(amount * smallest / max(taken, smallest) * HEADROOM))
+            settled = int(amount * smallest / max(taken, smallest) * HEADROOM)
+            return min(self.size, max(settled, self.size // 2)) if late else self.size
         if taken > max(trips.last, smallest) * LIMITING_TRIPS:
             return self.size
         if self._cautious:

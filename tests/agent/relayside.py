@@ -125,7 +125,9 @@ async def a_websocket(say: Say, *, subprotocol: str | None = SUBPROTOCOL) -> Asy
 
 
 @contextlib.asynccontextmanager
-async def a_socket(serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[str]:
+async def a_socket(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[str]:
     """A server of plain TCP; the result is its URL as if it were a relay."""
     writers: list[asyncio.StreamWriter] = []
 

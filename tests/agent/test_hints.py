@@ -64,7 +64,11 @@ def test_usual_answers_say_nothing() -> None:
 def test_metadata_is_watched_and_nothing_else() -> None:
     """Only below /.well-known/ are bodies looked at."""
     hints = Hints(lambda event: None)
-    for path, watched in ((b"/.well-known/oauth-authorization-server", True), (b"/mcp", False), (b"/x/.well-known/", False)):
+    for path, watched in (
+        (b"/.well-known/oauth-authorization-server", True),
+        (b"/mcp", False),
+        (b"/x/.well-known/", False),
+    ):
         assert hints.watches(RequestHead(b"GET", path, [], "demo")) is watched
 
 

@@ -123,7 +123,10 @@ def answers(response: bytes) -> Callable[[asyncio.StreamReader, asyncio.StreamWr
     [
         (hangs_up, "closed"),
         (answers(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"), "answered HTTP 404 instead of a WebSocket"),
-        (answers(b"HTTP/1.1 302 Found\r\nLocation: ws://example.com/\r\n\r\n"), "answered HTTP 302 instead of a WebSocket"),
+        (
+            answers(b"HTTP/1.1 302 Found\r\nLocation: ws://example.com/\r\n\r\n"),
+            "answered HTTP 302 instead of a WebSocket",
+        ),
         (answers(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), "answered HTTP 200 instead of a WebSocket"),
         (answers(b"SSH-2.0-OpenSSH_9\r\n\r\n"), ""),
     ],

@@ -69,6 +69,11 @@ async def served(*, links: int = 1, names: tuple[str, ...] = ("demo",)) -> Async
         yield relay, run
 
 
+async def connected(relay: Relay, run: Running, count: int) -> None:
+    """Until the agent has connected so many times, and is in service."""
+    await until(lambda: len(run.said("connected")) == count and relay.links)
+
+
 def request(relay: Relay, slot: int = 0, name: str = "demo") -> Owner:
     """A visitor's request over a link."""
     owner = Owner()
@@ -140,7 +145,7 @@ async def test_a_link_that_breaks_is_replaced_at_once() -> None:
 @on_every_loop
 async def test_losing_one_link_loses_only_its_streams() -> None:
     """The tunnel stays up on the other link."""
-    async with served(links=2) as (relay, run):
+    async with served(links=2) as (relay, _):
         relay.links[1].session.abort("cut")
         assert "demo" in relay.house.hub.tunnels
         assert ("agent_down", ("demo",)) not in relay.house.reports
@@ -151,7 +156,7 @@ async def test_a_link_that_keeps_breaking_is_tried_less_often() -> None:
     """A link that lives for a moment is no success: the next attempts are delayed, within the cap."""
     async with served() as (relay, run):
         for count in range(1, 7):
-            await until(lambda count=count: len(run.said("connected")) == count and relay.links)
+            await connected(relay, run, count)
             relay.links[0].session.abort("cut")
         await until(lambda: len(run.said("disconnected")) == 6)
         delays = [event["retry_in"] for event in run.said("disconnected")]
@@ -166,7 +171,7 @@ async def test_a_link_that_lived_is_replaced_at_once_again(monkeypatch: pytest.M
     monkeypatch.setattr(runner_room, "STABLE_AFTER", 0.0)
     async with served() as (relay, run):
         for count in range(1, 5):
-            await until(lambda count=count: len(run.said("connected")) == count and relay.links)
+            await connected(relay, run, count)
             relay.links[0].session.abort("cut")
         await until(lambda: len(run.said("disconnected")) == 4)
         assert [event["retry_in"] for event in run.said("disconnected")] == [0.0] * 4

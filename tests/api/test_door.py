@@ -141,7 +141,9 @@ async def test_an_upgrade_in_any_pieces() -> None:
             await until(lambda: not at.house.hub.links)
 
 
-@pytest.mark.parametrize("offer", [b"\r\n", b"Sec-WebSocket-Protocol: relay.v10\r\n\r\n", b"Sec-WebSocket-Protocol: x\r\n\r\n"])
+@pytest.mark.parametrize(
+    "offer", [b"\r\n", b"Sec-WebSocket-Protocol: relay.v10\r\n\r\n", b"Sec-WebSocket-Protocol: x\r\n\r\n"]
+)
 @on_every_loop
 async def test_an_agent_must_offer_the_protocol(offer: bytes) -> None:
     """Refused with a sentence; the doorway never hears of it."""
@@ -175,7 +177,7 @@ async def test_other_requests_go_to_the_api() -> None:
             (b"GET /agent/v10 HTTP/1.1\r\nHost: relay\r\n\r\n", b"404"),
             (b"POST /agent/v1 HTTP/1.1\r\nHost: relay\r\nContent-Length: 2\r\n\r\nhi", b"404"),
         ):
-            reader, writer = await at.connect(request)
+            reader, _ = await at.connect(request)
             head = await head_of(reader)
             assert head.split()[1] == status
             length = int(head.lower().partition(b"content-length: ")[2].split()[0])

@@ -335,7 +335,9 @@ async def test_breaking_off_where_the_end_is_seen_lets_the_rest_arrive() -> None
 
 
 @asynccontextmanager
-async def real(bag: Services | None = None) -> AsyncIterator[tuple[list[Plain], asyncio.StreamReader, asyncio.StreamWriter]]:
+async def real(
+    bag: Services | None = None,
+) -> AsyncIterator[tuple[list[Plain], asyncio.StreamReader, asyncio.StreamWriter]]:
     """(connections of a server, one visitor's reader and writer); the first connection has been made."""
     made: list[Plain] = []
     used = bag or services()

@@ -57,7 +57,11 @@ def test_heads_follow_each_other_on_one_reader() -> None:
         head = plain % number
         assert reader.find_end(head) == len(head)
         assert reader.parse(head)[1] == b"/%d" % number
-    for extra in (b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: upgrade\r\nUpgrade: x\r\n"):
+    for extra in (
+        b"Content-Length: 5\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Connection: upgrade\r\nUpgrade: x\r\n",
+    ):
         head = b"POST /body HTTP/1.1\r\nHost: x\r\n" + extra + b"\r\n"
         assert reader.parse(head)[0] == b"POST"
         reader.forget()
@@ -108,7 +112,9 @@ def test_what_is_no_request_is_refused(data: bytes, code: Code) -> None:
     assert refusal(data)[0] is code
 
 
-@pytest.mark.parametrize("data", [b"GET /\r\n", b"GET / HTTP/0.9\n", b"HELLO\r\n", b"\x16", b"{", b"GET / HTTP/1.1\r\nA: b\n"])
+@pytest.mark.parametrize(
+    "data", [b"GET /\r\n", b"GET / HTTP/0.9\n", b"HELLO\r\n", b"\x16", b"{", b"GET / HTTP/1.1\r\nA: b\n"]
+)
 def test_what_can_never_be_a_head_is_refused_before_its_end(data: bytes) -> None:
     """Without waiting for a blank line that will not come."""
     with pytest.raises(Refusal):

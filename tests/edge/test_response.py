@@ -22,9 +22,7 @@ def test_a_length_is_passed_on() -> None:
     """The head as it came, in order and case; the body as it is; nothing behind it."""
     fields: Fields = [(b"Content-Length", b"5"), (b"set-cookie", b"a"), (b"Set-Cookie", b"b"), (b"Date", b"now")]
     writer, head = written(ResponseHead(200, b"Very OK", fields), 5)
-    assert head == (
-        b"HTTP/1.1 200 Very OK\r\nContent-Length: 5\r\nset-cookie: a\r\nSet-Cookie: b\r\nDate: now\r\n\r\n"
-    )
+    assert head == (b"HTTP/1.1 200 Very OK\r\nContent-Length: 5\r\nset-cookie: a\r\nSet-Cookie: b\r\nDate: now\r\n\r\n")
     assert writer.data(memoryview(b"hello")) == b"hello"
     assert writer.end([]) == b""
     assert writer.keep_alive
@@ -68,17 +66,26 @@ def test_an_end_of_the_connection_is_said() -> None:
     assert b"onnection" not in head
 
 
-@pytest.mark.parametrize("name", [b"Transfer-Encoding", b"CONNECTION", b"keep-alive", b"Upgrade", b"Proxy-Authenticate"])
+@pytest.mark.parametrize(
+    "name", [b"Transfer-Encoding", b"CONNECTION", b"keep-alive", b"Upgrade", b"Proxy-Authenticate"]
+)
 def test_what_belongs_to_one_hop_is_dropped(name: bytes) -> None:
     """An agent is authenticated, not trusted: its hop's fields, and what its Connection lists, do not pass."""
-    fields: Fields = [(name, b"chunked"), (b"X-A", b"1"), (b"Connection", b"x-a, content-length"), (b"content-length", b"3")]
+    fields: Fields = [
+        (name, b"chunked"),
+        (b"X-A", b"1"),
+        (b"Connection", b"x-a, content-length"),
+        (b"content-length", b"3"),
+    ]
     _, head = written(ResponseHead(200, b"OK", fields), 3)
     assert head == b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n"
 
 
 def test_a_switch_and_informational_heads() -> None:
     """101 names our own upgrade, whatever the agent said; other 1xx have fields only."""
-    head = ResponseHead(101, b"Switching", [(b"Sec-WebSocket-Accept", b"x"), (b"upgrade", b"h2c"), (b"connection", b"y")])
+    head = ResponseHead(
+        101, b"Switching", [(b"Sec-WebSocket-Accept", b"x"), (b"upgrade", b"h2c"), (b"connection", b"y")]
+    )
     assert encode_switch(head) == (
         b"HTTP/1.1 101 Switching\r\nSec-WebSocket-Accept: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     )

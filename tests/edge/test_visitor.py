@@ -1,4 +1,4 @@
-"""A visitor's requests, one after the other: what reaches the agent, what is written back, how long anything may take."""
+"""A visitor's requests, one after the other: what reaches the agent, what is written back, how long it may take."""
 
 from __future__ import annotations
 

@@ -171,7 +171,9 @@ class Agent(Knocker):
         """The end of an answer."""
         await self.send(encode(frames.END, number, encode_fields(trailers) if trailers else b""))
 
-    async def answer(self, number: int, body: bytes = b"hello", status: int = 200, fields: Fields | None = None) -> None:
+    async def answer(
+        self, number: int, body: bytes = b"hello", status: int = 200, fields: Fields | None = None
+    ) -> None:
         """A whole answer by length, in one message."""
         declared = [(b"Content-Length", b"%d" % len(body)), *(fields or [])]
         head = encode(frames.HEAD, number, encode_response(ResponseHead(status, b"OK", declared)))

@@ -170,7 +170,7 @@ FLOODS = {
 @pytest.fixture
 def bound(monkeypatch: pytest.MonkeyPatch) -> int:
     """A lower bound of what may wait for a peer, which a test reaches sooner; the real one is 8 MiB."""
-    assert session_room.CONTROL_MOST == CONTROL_MOST == 8 * 1024 * 1024
+    assert CONTROL_MOST == 8 * 1024 * 1024
     monkeypatch.setattr(session_room, "CONTROL_MOST", 512 * 1024)
     return 512 * 1024
 
@@ -178,7 +178,7 @@ def bound(monkeypatch: pytest.MonkeyPatch) -> int:
 @pytest.mark.parametrize("flood", FLOODS)
 @virtual
 async def test_a_flood_from_a_peer_that_reads_nothing_ends_the_session(flood: str, bound: int) -> None:
-    """What must be answered piles up to a bound, then the session is cut; the memory for it is a few times the bound."""
+    """What must be answered piles up to a bound, then the session is cut; the memory is a few times the bound."""
     side = await deaf(opener=False, max_streams=1)
     most = at = 0
     while not side.session.ended:
@@ -207,7 +207,7 @@ async def test_no_stream_is_opened_for_a_peer_that_reads_nothing() -> None:
 @virtual
 async def test_a_session_that_is_cut_while_a_stream_ends_is_no_error_of_the_stream(bound: int) -> None:
     """The very frame that passes the bound may be an END: its writer is told by `on_reset`, not by an exception."""
-    side, peer, owner = await with_one_stream(relays=False)
+    side, _, owner = await with_one_stream(relays=False)
     side.carrier.rate = 0.001
     side.session.send(f_ping())
     await settle()
@@ -223,7 +223,7 @@ async def test_a_session_that_is_cut_while_a_stream_ends_is_no_error_of_the_stre
 @virtual
 async def test_streams_that_come_and_go_leave_nothing() -> None:
     """Thousands of streams opened and reset at once: none is kept, and their data counts as consumed."""
-    side, peer = against(opener=False)
+    side, _ = against(opener=False)
     side.make = lambda: Owner(greedy=False)
     for at in range(0, 6000, 2000):
         message = b"".join(f_open(2 * n + 1) + f_data(2 * n + 1) + f_reset(2 * n + 1) for n in range(at, at + 2000))
@@ -238,7 +238,7 @@ async def test_streams_that_come_and_go_leave_nothing() -> None:
 @virtual
 async def test_frames_that_mean_nothing_leave_nothing() -> None:
     """Empty data, credit for closed streams, answers that nobody asked for: legal, and without a trace."""
-    side, peer, owner = await with_one_stream(relays=True)
+    side, _, owner = await with_one_stream(relays=True)
     noise = f_data(1, b"") + encode(frames.PONG, 0, bytes(8)) + raw(0x99, 5)
     for _ in range(4):
         side.session.on_message(memoryview(noise * 2000))
@@ -255,7 +255,7 @@ async def test_frames_that_mean_nothing_leave_nothing() -> None:
 @virtual
 async def test_going_away_again_and_again_is_heard() -> None:
     """It may be said more than once, with any code."""
-    side, peer, owner = await with_one_stream(relays=True)
+    side, peer, _ = await with_one_stream(relays=True)
     for code in (0, 2, 77, 65535):
         await peer.send(encode_going_away(code, 0, "bye"))
     assert side.away == [(code, "bye") for code in (0, 2, 77, 65535)]

@@ -69,7 +69,7 @@ def test_a_new_session_pings_a_few_times_in_a_row() -> None:
 
 
 def test_a_busy_session_measures_often_but_not_always() -> None:
-    """While data flows the next ping is wanted a round trip after the last answer, or a little while if that is longer."""
+    """While data flows the next ping is wanted a round trip after the last answer, or a little while if longer."""
     keepalive = Keepalive(5.0)
     nonce = keepalive.ping(0.0)
     assert nonce is not None
@@ -159,7 +159,9 @@ async def test_a_half_open_path_is_noticed(swallowed: str, busy: bool) -> None:
         assert side.session.ended
         assert owner.reset[0] == -1
     await settle(0.1)
-    assert ends.relay.lost == ["the other side does not answer"] or ends.agent.lost == ["the other side does not answer"]
+    assert ends.relay.lost == ["the other side does not answer"] or ends.agent.lost == [
+        "the other side does not answer"
+    ]
     assert len(ends.relay.lost) == len(ends.agent.lost) == 1
     assert min(told) > DEAD_AFTER - 5.0
 
@@ -190,13 +192,12 @@ async def test_a_slow_answer_is_no_verdict() -> None:
 
 @virtual
 async def test_a_probe_tells_who_is_there() -> None:
-    """True as soon as the answer is there; False after the given time on a path that swallows, and on an ended session."""
+    """True as soon as the answer is there; False in the end on a path that swallows, and on an ended session."""
     ends = joined(delay=0.05)
     await asyncio.sleep(1.0)
     session = ends.relay.session
     assert await elapsed(session.probe(0.7)) < 0.11
-    both = await asyncio.gather(session.probe(0.7), session.probe(0.7))
-    assert both == [True, True]
+    assert all(await asyncio.gather(session.probe(0.7), session.probe(0.7)))
     ends.relay.carrier.swallow = True
     loop = asyncio.get_running_loop()
     start = loop.time()

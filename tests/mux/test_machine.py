@@ -1,4 +1,4 @@
-"""Two sessions, joined, under any sequence of operations: what was written arrives, in order, with its end or a reset."""
+"""Two sessions, joined, under any operations: what was written arrives, in order, with its end or a reset."""
 
 from __future__ import annotations
 

@@ -133,9 +133,7 @@ def test_any_queues_leave_whole_and_within_their_credit(queues: list[tuple[int, 
 @given(st.lists(st.integers(1, frames.MAX_HEAD), min_size=1, max_size=40))
 def test_a_message_that_grew_too_large_is_cut_between_frames(sizes: list[int]) -> None:
     """Heads that piled up leave in several messages, none above the bound, in order, each behind its room."""
-    whole = bytearray(ROOM) + b"".join(
-        encode(frames.OPEN, 2 * at + 1, bytes(size)) for at, size in enumerate(sizes)
-    )
+    whole = bytearray(ROOM) + b"".join(encode(frames.OPEN, 2 * at + 1, bytes(size)) for at, size in enumerate(sizes))
     found: list[int] = []
     for part in split(whole):
         assert part[:ROOM] == bytes(ROOM)

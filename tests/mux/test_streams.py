@@ -1,6 +1,8 @@
-"""A stream's life: every order of frames against the table of states, half-closes, late frames, what an owner is told."""
+"""A stream's life: every order of frames against the table of states, half-closes, late frames, what owners hear."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 
@@ -64,7 +66,7 @@ async def a_stream(relays: bool, state: State) -> tuple[Side, RawPeer, Owner, in
 async def test_what_a_frame_does_in_each_state(
     relays: bool, state: State, frame: str, make: object, signals: list[Signal], agents: bool
 ) -> None:
-    """A frame that comes in moves the state as the table says, is late on a closed stream, and else ends the session."""
+    """A frame moves the state as the table says, is late on a closed stream, and ends the session otherwise."""
     side, peer, owner, number = await a_stream(relays, state)
     before = list(owner.names)
     expected: State | None = state
@@ -262,15 +264,24 @@ async def test_late_data_counts_on_the_session_and_is_consumed_at_once() -> None
     assert owner.size == 0
 
 
+def cutting(owner: Owner, at: str) -> Callable[[str], None]:
+    """Cuts the owner's stream inside the event of this name."""
+
+    def react(name: str) -> None:
+        if name == at:
+            assert owner.stream is not None
+            owner.stream.reset(ResetCode.CANCEL)
+
+    return react
+
+
 @virtual
 async def test_an_owner_that_cuts_the_stream_in_an_event_hears_no_more() -> None:
     """A reset inside `on_head`, `on_data` or `on_end` is final, also where the same frame or message holds more."""
     for at in ("head", "data", "end"):
         side, peer = against(opener=True)
         owner = side.open()
-        owner.react = lambda name, at=at, owner=owner: (  # type: ignore[misc]
-            owner.stream.reset(ResetCode.CANCEL) if name == at else None
-        )
+        owner.react = cutting(owner, at)
         await settle()
         await peer.send(f_head(1), f_data(1, b"x", ended=True), f_reset(1))
         assert owner.names == {"head": ["head"], "data": ["head", "data"], "end": ["head", "data", "end"]}[at]
@@ -283,7 +294,7 @@ async def test_heads_and_data_keep_their_order() -> None:
     """Heads, small data, large data and the end arrive in the order in which they were written."""
     ends = joined()
     relay, agent = await ends.opened(ended=True)
-    seen: list[object] = []
+    seen: list[tuple[str, int]] = []
     relay.react = lambda name: seen.append((name, relay.size))
     assert agent.stream is not None
     agent.stream.send_head(b"103")
@@ -293,6 +304,6 @@ async def test_heads_and_data_keep_their_order() -> None:
     agent.stream.end()
     for _ in range(4):
         await settle()
-    assert [name for name, _ in seen][:2] == ["head", "head"]  # type: ignore[misc]
+    assert [name for name, _ in seen][:2] == ["head", "head"]
     assert seen[-1] == ("end", 80_003)
     assert relay.heads == [b"103", b"200"]

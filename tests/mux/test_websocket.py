@@ -7,7 +7,6 @@ import os
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import picows
 import pytest
@@ -119,7 +118,9 @@ class Raw:
         self.reader = reader
         self.writer = writer
 
-    def send(self, kind: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, length: int | None = None) -> None:
+    def send(
+        self, kind: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, length: int | None = None
+    ) -> None:
         """One frame, masked."""
         size = len(payload) if length is None else length
         head = bytes([(0x80 if fin else 0) | rsv | kind])
@@ -155,9 +156,10 @@ class Raw:
     async def at_end(self) -> bool:
         """Whether nothing more comes but the end."""
         try:
-            return await within(self.reader.read(1)) == b""
+            rest: bytes = await within(self.reader.read(1))
         except ConnectionError:
             return True
+        return not rest
 
 
 @asynccontextmanager
@@ -200,7 +202,7 @@ async def test_messages_arrive_whole_and_in_order() -> None:
 @on_every_loop
 async def test_a_carrier_knows_where_its_peer_is() -> None:
     """`peer` is the address at the other end."""
-    async with both_ends() as (relay, agent):
+    async with both_ends() as (relay, _):
         assert relay.carrier is not None
         assert relay.carrier.peer == "127.0.0.1"
 
@@ -253,24 +255,30 @@ async def test_a_ping_is_answered_and_a_pong_ignored() -> None:
         assert relay.lost == []
 
 
-REFUSED: list[tuple[str, Callable[[Raw], Any], int]] = [
+def two_messages(raw: Raw) -> None:
+    raw.send(BINARY, b"x", fin=False)
+    raw.send(BINARY, b"y")
+
+
+def many_fragments(raw: Raw) -> None:
+    for number in range(4):
+        raw.send(CONTINUATION if number else BINARY, bytes(300_000), fin=False)
+
+
+REFUSED: list[tuple[str, Callable[[Raw], None], int]] = [
     ("text", lambda raw: raw.send(TEXT, b"hello"), 1003),
     ("text in fragments", lambda raw: raw.send(TEXT, b"hello", fin=False), 1003),
     ("a reserved bit", lambda raw: raw.send(BINARY, b"x", rsv=0x40), 1002),
     ("another reserved bit", lambda raw: raw.send(BINARY, b"x", rsv=0x10), 1002),
     ("a continuation of nothing", lambda raw: raw.send(CONTINUATION, b"x"), 1002),
-    ("two messages at once", lambda raw: (raw.send(BINARY, b"x", fin=False), raw.send(BINARY, b"y")), 1002),
-    (
-        "fragments beyond the bound",
-        lambda raw: [raw.send(BINARY if not n else CONTINUATION, bytes(300_000), fin=False) for n in range(4)],
-        1009,
-    ),
+    ("two messages at once", two_messages, 1002),
+    ("fragments beyond the bound", many_fragments, 1009),
 ]
 
 
 @pytest.mark.parametrize(("what", "say", "code"), REFUSED, ids=[row[0] for row in REFUSED])
 @on_every_loop
-async def test_what_the_protocol_forbids_ends_the_connection(what: str, say: Callable[[Raw], Any], code: int) -> None:
+async def test_what_the_protocol_forbids_ends_the_connection(what: str, say: Callable[[Raw], None], code: int) -> None:
     """With a close code that says what was wrong; nothing of it becomes a message, and the owner hears the reason."""
     async with against_raw() as (relay, raw):
         raw.send(BINARY, b"before")
@@ -396,8 +404,8 @@ async def test_an_owner_may_close_in_the_middle_of_what_comes() -> None:
         assert carrier is not None
         told: list[bytes] = []
 
-        def once(data: memoryview) -> None:
-            told.append(bytes(data))
+        def once(message: memoryview) -> None:
+            told.append(bytes(message))
             carrier.close(1002, "enough")
 
         relay.on_message = once  # type: ignore[method-assign]

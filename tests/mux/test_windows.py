@@ -156,7 +156,7 @@ async def test_the_window_of_a_slow_reader_shrinks() -> None:
 
 @virtual
 async def test_windows_never_pass_their_bounds() -> None:
-    """However fast and far: a stream's window stays below its bound, a session's below its own, and so do their bytes."""
+    """However fast and far: the window of a stream, and of a session, stays below its bound, and so do their bytes."""
     ends = joined(delay=0.5, rate=1e9, stream_window=MIB, session_window=3 * MIB)
     relays = [await a_download(ends) for _ in range(5)]
     for relay, _ in relays:

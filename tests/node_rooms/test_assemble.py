@@ -1,4 +1,4 @@
-"""The composition root: settings become parts that know the right things, and addresses are printed as visitors use them."""
+"""The composition root: settings become parts that know the right things; addresses are those that visitors use."""
 
 from __future__ import annotations
 
@@ -124,5 +124,7 @@ async def test_a_key_that_cannot_be_made_stops_the_start(tmp_path: Path) -> None
 async def test_each_connection_gets_a_visitor(tmp_path: Path) -> None:
     """As uvicorn calls for it."""
     node = a_node(tmp_path)
-    made = visitor_factory(node.services)(config=None, server_state=None, app_state={}, _loop=asyncio.get_running_loop())
+    made = visitor_factory(node.services)(
+        config=None, server_state=None, app_state={}, _loop=asyncio.get_running_loop()
+    )
     assert isinstance(made, Visitor)

@@ -1,4 +1,4 @@
-"""From a carrier to a link: hello and its deadline, admission, twins and rivals, strangers' bounds, renewal, the end."""
+"""From a carrier to a link: hello and its deadline, admission, twins and rivals, strangers, renewal, the end."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ async def test_an_agent_opens_no_streams() -> None:
 
 @virtual
 async def test_an_agent_that_goes_before_it_was_admitted_never_comes_up() -> None:
-    """Its connection breaks, or it says that it goes (too early), while its key is looked at: no name is left behind."""
+    """It breaks off, or says that it goes (too early), while its key is looked at: no name is left behind."""
     for goes in ("breaks", "says so"):
         house = House()
         gate = asyncio.Event()

@@ -41,7 +41,9 @@ class Waiting:
         self.given_up += 1
 
 
-def a_hub(seconds: float = 10.0, per_name: int = 256, in_all: int = 1000) -> tuple[Hub, list[tuple[str, tuple[str, ...]]]]:
+def a_hub(
+    seconds: float = 10.0, per_name: int = 256, in_all: int = 1000
+) -> tuple[Hub, list[tuple[str, tuple[str, ...]]]]:
     reports: list[tuple[str, tuple[str, ...]]] = []
     return Hub(HoldBounds(seconds, per_name, in_all), lambda event, names: reports.append((event, names))), reports
 
