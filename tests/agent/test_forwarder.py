@@ -251,7 +251,7 @@ async def test_what_the_local_service_does_not_take_is_not_credited() -> None:
 )
 @virtual
 async def test_a_request_that_cannot_be_forwarded_is_cut(payload: bytes, ended: bool, code: ResetCode) -> None:
-    """Malformed, or for a name that is not ours: costs its stream only; nothing reaches the local service or is kept."""
+    """Malformed, or for a name that is not ours: costs its stream only; nothing reaches the local service."""
     agents = Agents()
     await agents.relay.send(f_open(1, payload, ended=ended))
     reset = agents.reset()
@@ -332,7 +332,7 @@ async def test_an_upgrade_is_a_pipe() -> None:
     call = await agents.open(ended=False, upgrade=True)
     assert call.request.upgrade
     assert call.request.body == "none"
-    assert call.trailers is None
+    assert not call.trailers
     call.events.on_head(a_head(101), True)
     await agents.relay.send(f_data(1, b"ping"))
     call.events.on_data(b"pong")

@@ -65,7 +65,7 @@ async def running(asked: AgentSettings) -> AsyncIterator[Running]:
 async def served(*, links: int = 1, names: tuple[str, ...] = ("demo",)) -> AsyncIterator[tuple[Relay, Running]]:
     """A relay, and an agent with all its links up."""
     async with a_relay() as relay, running(settings(relay.url, links=links, names=names)) as run:
-        await until(lambda: len(relay.links) == links)
+        await until(lambda: len(relay.links) == len(run.said("connected")) == links)
         yield relay, run
 
 

@@ -170,7 +170,7 @@ async def test_other_offers_beside_ours_do_not_matter() -> None:
 async def test_other_requests_go_to_the_api() -> None:
     """One after the other on a connection; also the agents' path without an upgrade, and an upgrade elsewhere."""
     async with doors() as at:
-        reader, writer = await at.connect(b"GET / HT", b"TP/1.1\r\nHost: relay\r\n\r\n")
+        reader, _ = await at.connect(b"GET / HT", b"TP/1.1\r\nHost: relay\r\n\r\n")
         assert (await head_of(reader)).startswith(b"HTTP/1.1 200 ")
         for request, status in (
             (b"GET /agent/v1 HTTP/1.1\r\nHost: relay\r\n\r\n", b"404"),

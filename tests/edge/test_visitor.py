@@ -529,7 +529,7 @@ async def test_an_upgrade_becomes_a_pipe() -> None:
     await agent.data(1, b"pong")
     assert agent.body(1) == b"ping"
     assert visit.sent.endswith(b"\r\n\r\npong")
-    await place.passes(10_000)
+    await place.passes(1000)
     assert not visit.over
     visit.transport.fin()
     await settle()
@@ -651,15 +651,15 @@ async def test_a_silent_or_slow_body_is_timed_out() -> None:
 
 @virtual
 async def test_a_body_that_flows_has_no_total() -> None:
-    """An hour of upload at the least rate is served."""
+    """Ten minutes of upload at little more than the least rate are served."""
     place = Place()
     agent = await place.agent()
     visit = place.visit()
-    await visit.send(post(b"", length=100 * 3600))
-    for _ in range(3600):
+    await visit.send(post(b"", length=100 * 600))
+    for _ in range(600):
         await visit.send(bytes(100))
         await place.passes(1)
-    assert len(agent.body(1)) in (65_536, 100 * 3600)
+    assert len(agent.body(1)) == 100 * 600
     assert visit.sent == b""
 
 
@@ -680,7 +680,7 @@ async def test_an_event_stream_may_be_silent_for_ever() -> None:
     """Once the head was sent nothing is timed."""
     place, agent, visit = await served(timeouts=Timeouts(head=1.0, idle=2.0, response_head=3.0))
     await agent.head(1)
-    await place.passes(10_000)
+    await place.passes(2000)
     assert not visit.over
     await agent.data(1, b"late")
     assert visit.sent.endswith(b"4\r\nlate\r\n")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from relay.mux.carrier import ROOM
 from relay.mux.outbox import FRAME_ALONE, FRAME_SHARED, MESSAGE_TARGET, SMALL, Outbox, Queued, split
 from relay.wire import frames
+from relay.wire.errors import ResetCode
 from relay.wire.frames import HEADER_SIZE, MAX_MESSAGE, decode, encode
 from tests.mux.ends import Owner, against, f_credit, joined, settle
 from tests.mux.test_windows import keep_writing
@@ -40,6 +41,9 @@ class Source:
 
     def on_sent(self) -> None:
         pass
+
+    def reset(self, code: ResetCode, detail: str = "", delivered: bool = False) -> None:
+        raise AssertionError("nothing has failed here")
 
 
 def an_outbox(*sources: Source, credit: int = MUCH) -> Outbox:
@@ -202,7 +206,7 @@ async def reply_times(ends_delay: float, rate: float, *, busy: bool) -> list[flo
         done = asyncio.Event()
         start = asyncio.get_running_loop().time()
         owner = Owner()
-        owner.react = lambda name, done=done: done.set() if name == "end" else None  # type: ignore[misc]
+        owner.react = lambda name, done=done: done.set() if name == "end" else None
         ends.relay.open(b"small", ended=True, owner=owner)
         await done.wait()
         times.append(asyncio.get_running_loop().time() - start)
