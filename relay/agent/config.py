@@ -11,10 +11,12 @@ from enum import IntEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
+from relay.wire.hello import MAX_SLOTS
+
 if TYPE_CHECKING:
     from relay.agent.targets import Target
 
-MOST_LINKS = 4
+MOST_LINKS = MAX_SLOTS
 DEFAULT_LINKS = 2
 HTTP_PARSERS = ("httptools", "h11")
 
@@ -56,6 +58,3 @@ class AgentSettings:
 
     insecure: bool = False
     """The key may be sent over `ws://` to a host that is not loopback."""
-
-    metrics: str | None = None
-    """Address to serve the agent's own metrics on; none yet."""

@@ -92,7 +92,7 @@ class RequestBody:
     def encode(self, data: bytes | memoryview) -> bytes:
         """`data`, which is not empty, as it is written. Raises `MalformedBody`."""
         if self._chunked:
-            return encode_chunk(data)  # type: ignore[arg-type]  # %b takes any buffer
+            return encode_chunk(data)
         self._left -= len(data)
         if self._left < 0:
             raise MalformedBody("the request's body is longer than was announced")

@@ -25,6 +25,8 @@ from relay.wire.hello import Hello, Refused, Welcome
 GRACE = {signal.SIGTERM: 30.0, signal.SIGINT: 1.0}
 # After a link that lived shorter than this, the next attempt is not made at once.
 STABLE_AFTER = 2.0
+# Links that were closed may take this long to end, their WebSocket's close handshake included.
+CLOSED_WITHIN = 2.5
 _FINAL = {
     "bad_key": Exit.KEY_REFUSED,
     "name_taken": Exit.NAME_REFUSED,
@@ -70,7 +72,7 @@ class Agent:
         for link in list(self._links):
             link.close("the agent stops")
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2.5):
+            async with asyncio.timeout(CLOSED_WITHIN):
                 await asyncio.gather(*(link.wait() for link in list(self._links)))
         for route in self._routes.values():
             await route.pool.aclose()

@@ -32,8 +32,6 @@ _AGENT = re.compile(rb"GET /agent/v1(?:\?[^ ]*)? HTTP/1\.1\r\n")
 _UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r\n", re.IGNORECASE)
 _LOGGER = logging.getLogger("relay.agents")
 
-Protocol = asyncio.BaseProtocol
-
 
 class Door(asyncio.Protocol):
     """Holds a connection until its first request head is complete, then hands it over.
@@ -156,7 +154,7 @@ def _websocket_protocol(listener: Callable[[WSUpgradeRequest], WSUpgradeResponse
     )
 
 
-def door_factory(doorway: Doorway) -> Callable[..., Protocol]:
+def door_factory(doorway: Doorway) -> Callable[..., asyncio.BaseProtocol]:
     """What uvicorn calls for every connection to the agent listener."""
 
     def make(
@@ -164,7 +162,7 @@ def door_factory(doorway: Doorway) -> Callable[..., Protocol]:
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> Protocol:
+    ) -> asyncio.BaseProtocol:
         return Door(doorway, lambda: HttpToolsProtocol(config, server_state, app_state, _loop))
 
     return make

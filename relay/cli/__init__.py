@@ -92,7 +92,7 @@ def _run(program: str, arguments: Sequence[str] | None) -> int:
             traceback.print_exc()
         else:
             _complain(
-                f"Unexpected: {type(error).__name__}: {error}. "
+                f"Unexpected: {type(error).__name__}: {str(error).rstrip('.')}. "
                 "This is a fault of relay; RELAY_DEBUG=1 in the environment shows where."
             )
         return UNEXPECTED

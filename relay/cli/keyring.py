@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 from relay.cli.output import Mistake, harmless
 from relay.settings import KEY_FILE_NAME, SettingsError, data_directory
+from relay.wire.hello import MAX_KEY
 
 DEFAULT_RELAY = "ws://127.0.0.1:8081"
-MOST_BYTES = 8192
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 
 
@@ -54,7 +54,7 @@ def find_key(key_file: Path | None, environment: Mapping[str, str]) -> Key:
 def _read(path: Path) -> str:
     try:
         with path.open(encoding="ascii") as file:
-            return file.read(MOST_BYTES + 2)
+            return file.read(MAX_KEY + 2)
     except OSError as error:
         raise Mistake(
             f"The key file {path} cannot be read ({error.strerror}): "
@@ -66,7 +66,7 @@ def _read(path: Path) -> str:
 
 def _checked(text: str, origin: str) -> str:
     key = text.strip()
-    if not re.fullmatch(r"[!-~]+", key) or len(key) > MOST_BYTES:
+    if not re.fullmatch(r"[!-~]+", key) or len(key) > MAX_KEY:
         raise Mistake(
             f"What {origin} holds is not a key: a key is one line of visible ASCII characters, "
             f"as the relay's {KEY_FILE_NAME} holds it."

@@ -19,7 +19,7 @@ GREEN, YELLOW, RED, DIM, BOLD = "32", "33", "31", "2", "1"
 
 
 class Mistake(Exception):
-    """The user can put it right: one sentence with the cause and the next step. `code` is the exit code."""
+    """One sentence with the cause and the next step, for whoever gave the command. `code` is the exit code."""
 
     def __init__(self, text: str, code: int = 2) -> None:
         super().__init__(text)

@@ -25,7 +25,7 @@ from relay.cli.output import (
     json_lines,
     sentence,
 )
-from relay.settings import SETTINGS, ServeSettings, Setting, SettingsError, data_directory, load
+from relay.settings import SETTINGS, ServeSettings, Setting, SettingsError, default_data, load
 
 SERVER_PACKAGES = {"prometheus_client", "starlette", "uvicorn"}
 NOT_INSTALLED = "This installation has the agent only; the relay needs more: pip install 'tunnel-relay[server]'"
@@ -163,7 +163,6 @@ def serving(event: Event, settings: ServeSettings) -> list[str]:
 def _found_by_itself(settings: ServeSettings) -> bool:
     """Whether an agent of this user finds the key without being told where."""
     try:
-        default = data_directory({name: value for name, value in os.environ.items() if name != "RELAY_DATA"})
-    except (SettingsError, RuntimeError):
+        return settings.agent_key_file is None and settings.data == default_data(os.environ)
+    except RuntimeError:  # no home directory
         return False
-    return settings.agent_key_file is None and settings.data == default

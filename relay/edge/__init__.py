@@ -1,1 +1,1 @@
-"""The visitors' side of the relay: the guard, the routes, the relay's own answers."""
+"""The visitors' side of the relay: the guard, the routing, the relay's own answers."""

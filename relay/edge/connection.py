@@ -151,7 +151,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.BufferedProtocol`."""
         self.closed = True
-        self.services.visitors.discard(self)
+        self.services.left(self)
         self.on_gone()
 
     def get_buffer(self, sizehint: int) -> memoryview:

@@ -17,7 +17,7 @@ from relay.edge.hosts import BadHost, Host, normalise_host
 from relay.exchange.errors import MalformedHead
 from relay.exchange.framing import content_length, transfer_coding
 from relay.exchange.headers import HOP_BY_HOP, connection_tokens, strip_hop_by_hop
-from relay.exchange.heads import Fields, check_fields
+from relay.exchange.heads import TARGET, Fields, check_fields
 
 MAX_FIELDS = 100
 MAX_HEAD = 32 * 1024
@@ -29,7 +29,6 @@ METHODS = frozenset(
     b"PATCH POST PROPFIND PROPPATCH PURGE PUT QUERY REBIND REPORT SEARCH SOURCE SUBSCRIBE UNBIND UNLINK UNLOCK "
     b"UNSUBSCRIBE".split()
 )
-_TARGET = re.compile(rb"[\x21-\x7e]+")
 _ABSOLUTE = re.compile(rb"(https?)://([^/?#]*)(.*)", re.IGNORECASE)
 _DEFAULT_PORTS = {b"http": 80, b"https": 443}
 # Fields that mean something here, hop-by-hop ones included.
@@ -86,7 +85,7 @@ def check(method: bytes, target: bytes, version: str, fields: Fields) -> Request
         raise Refusal(Code.BAD_REQUEST, "HTTP versions 1.1 and 1.0 are spoken here")
     if method not in METHODS:
         raise Refusal(Code.METHOD_NOT_SUPPORTED, method[:32].decode("latin-1"))
-    if not _TARGET.fullmatch(target):
+    if not TARGET.fullmatch(target):
         raise Refusal(Code.BAD_REQUEST, "the request target is not all visible ASCII")
     if len(fields) > MAX_FIELDS:
         raise Refusal(Code.HEAD_TOO_LARGE, f"more than {MAX_FIELDS} fields")

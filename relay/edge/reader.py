@@ -16,8 +16,14 @@ from relay.exchange.heads import Fields
 
 # A head above this is not kept for comparison: an idle connection should hold little.
 MOST_REMEMBERED = 2048
+_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _REQUEST_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [^\r\n]* HTTP/[0-9]\.[0-9]\r")
+
+
+def pass_over_empty_lines(data: bytes) -> bytes:
+    """What follows empty lines in front of a request (RFC 9112 §2.2)."""
+    return _EMPTY_LINES.sub(b"", data, count=1) if data[:2] == b"\r\n" else data
 
 
 class HeadReader:

@@ -6,7 +6,7 @@ agent is authenticated, not trusted) and our own framing is added.
 
 from __future__ import annotations
 
-from relay.exchange.framing import encode_last_chunk
+from relay.exchange.framing import encode_chunk, encode_last_chunk
 from relay.exchange.headers import HOP_BY_HOP, connection_tokens, strip_hop_by_hop
 from relay.exchange.heads import Fields, ResponseHead
 
@@ -42,8 +42,7 @@ class ResponseWriter:
 
     def data(self, data: memoryview) -> bytes:
         """Body bytes, framed; always a copy, since `data` lives only as long as the call that brought it."""
-        body = bytes(data)
-        return b"%x\r\n%b\r\n" % (len(body), body) if self.chunked else body
+        return encode_chunk(data) if self.chunked else bytes(data)
 
     def end(self, trailers: Fields) -> bytes:
         """What stands behind the body; b"" for nothing."""

@@ -54,6 +54,8 @@ class Services:
     """Exchanges under way."""
     on_idle: Callable[[], None] | None = None
     """Called when the last exchange has ended, while draining."""
+    on_empty: Callable[[], None] | None = None
+    """Called when the last visitor has left, while draining."""
     _ids: itertools.count[int] = field(default_factory=itertools.count)
     _prefix: str = field(default_factory=lambda: secrets.token_hex(4))
 
@@ -72,6 +74,12 @@ class Services:
         except ValueError:
             return False
         return any(parsed in network for network in self.trusted)
+
+    def left(self, visitor: Attended) -> None:
+        """Counts a connection out."""
+        self.visitors.discard(visitor)
+        if self.draining and not self.visitors and self.on_empty is not None:
+            self.on_empty()
 
     def exchange_ended(self) -> None:
         """Counts an exchange out."""

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 
 from relay.edge import answers, routing
 from relay.edge.answers import Code
 from relay.edge.guard import Body, Refusal, Request
 from relay.edge.phase import BODY, HEAD, HELD, OVER, PIPE, WAIT
-from relay.edge.reader import HeadReader
+from relay.edge.reader import HeadReader, pass_over_empty_lines
 from relay.edge.services import Services
 from relay.edge.speaker import Speaker
 from relay.exchange.errors import MalformedBody
@@ -25,7 +24,6 @@ from relay.wire.errors import ResetCode
 
 # Unparsed bytes (pipelined, or behind a request that is held) above which we stop reading.
 _BUFFER_MOST = 64 * 1024
-_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 # The first bytes of a JSON body are kept for the id of a JSON-RPC request, in case we must answer ourselves.
 _PREFIX_MOST = 16 * 1024
 
@@ -109,10 +107,12 @@ class Visitor(Speaker):
             self.close()
 
     def cut(self) -> None:
-        """The grace time is over."""
-        if not self.closed:
+        """The grace time is over: an exchange is cut; an answer that is complete may still arrive, for a while."""
+        if self._serving and not self.closed:
             self._leave(ResetCode.CANCEL)
             self.break_off(by_close=True)
+        elif self._phase is HEAD:
+            self.close()
 
     # ---- reading
 
@@ -131,9 +131,7 @@ class Visitor(Speaker):
 
     def _read_head(self) -> bool:
         """Reads one head; False when it is not there yet."""
-        data = self._buffer
-        if data[:2] == b"\r\n":  # RFC 9112 §2.2: empty lines before a request are passed over
-            data = self._buffer = _EMPTY_LINES.sub(b"", data, 1)
+        data = self._buffer = pass_over_empty_lines(self._buffer)
         try:
             request, end = self._reader.read(data) if data else (None, 0)
             if request is None:

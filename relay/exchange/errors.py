@@ -1,4 +1,4 @@
-"""What can go wrong with an exchange, as values: every failure has a code of the contract and a sentence."""
+"""What cannot be read, or may not be written, of a head or a body; the text says what is wrong with it."""
 
 from __future__ import annotations
 

@@ -212,9 +212,9 @@ def response_body(request_method: bytes, status: int, fields: Fields) -> BodyDec
     return CloseBody()
 
 
-def encode_chunk(data: bytes) -> bytes:
-    """One chunk; `data` must not be empty."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
+def encode_chunk(data: bytes | memoryview) -> bytes:
+    """One chunk, a copy of `data`, which must not be empty."""
+    return b"%x\r\n%b\r\n" % (len(data), data)  # type: ignore[str-format]  # %b takes any buffer
 
 
 def encode_last_chunk(trailers: Fields) -> bytes:

@@ -25,7 +25,7 @@ _STATUS = Struct(">HB")
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 # A request target: visible ASCII only (RFC 3986 §2; RFC 9112 §3.2).
-_TARGET = re.compile(rb"[\x21-\x7e]+")
+TARGET = re.compile(rb"[\x21-\x7e]+")
 _REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 
@@ -111,7 +111,7 @@ def decode_request(payload: bytes) -> RequestHead:
         method, at = _short(payload, at)
         (length,) = _U16.unpack_from(payload, at)
         target = payload[at + 2 : at + 2 + length]
-        if len(target) != length or not _TARGET.fullmatch(target) or not TOKEN.fullmatch(method):
+        if len(target) != length or not TARGET.fullmatch(target) or not TOKEN.fullmatch(method):
             raise MalformedHead("request line")
         called, ident = name.decode("ascii"), request_id.decode("ascii")
         if not (called.isprintable() and ident.isprintable()):

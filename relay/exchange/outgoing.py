@@ -30,16 +30,14 @@ from relay.wire.errors import ResetCode
 MOST_INFORMATIONAL = 32
 MOST_REMEMBERED = 1024
 
-# How an agent's reset reads in the contract (DESIGN: "The relay's own answers").
-_FAILURES = {
-    ResetCode.NOT_DELIVERED: "agent_lost",
+# How an agent's reset reads in the contract (docs/promises.md, "The relay's own answers"); any other is `agent_lost`.
+_FAILURES: dict[int, str] = {
     ResetCode.LOCAL_REFUSED: "local_refused",
     ResetCode.LOCAL_RESET: "local_reset",
     ResetCode.BAD_RESPONSE: "bad_response",
     ResetCode.HEAD_TIMEOUT: "head_timeout",
     ResetCode.BAD_BODY: "bad_request",
     ResetCode.TOO_MANY_STREAMS: "too_many_streams",
-    ResetCode.UNKNOWN_NAME: "agent_lost",
 }
 
 
@@ -218,8 +216,7 @@ class Exchange:
         if events is not None and self.complete:
             events.on_writable()  # the rest of the request goes nowhere, but nobody waits for its way
         elif events is not None:
-            known = _FAILURES.get(code) if code >= 0 else "agent_lost"  # type: ignore[call-overload]
-            events.on_failed(Failure(known or "agent_lost", detail))
+            events.on_failed(Failure(_FAILURES.get(code, "agent_lost"), detail))
 
     def on_writable(self) -> None:
         """See `StreamEvents.on_writable`."""

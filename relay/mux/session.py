@@ -201,7 +201,10 @@ class Session:
             if self.deferred:
                 deferred, self.deferred = self.deferred, []
                 for callback in deferred:
-                    callback()
+                    try:
+                        callback()
+                    except Exception as error:  # those behind it have their own visitors
+                        self.loop.call_exception_handler({"message": "an exchange failed", "exception": error})
 
     def grant(self) -> None:
         """Gives the peer credit on the session where that is worth a frame."""

@@ -11,6 +11,7 @@ from typing import Any
 import relay
 from relay.edge.hosts import BadHost, normalise_host, subdomain_of
 from relay.edge.services import Services, Timeouts
+from relay.edge.visitor import Visitor
 from relay.mux.session import SessionOptions
 from relay.node.agentkey import agent_key
 from relay.settings import ServeSettings
@@ -77,8 +78,6 @@ def assemble(settings: ServeSettings, public_port: int, report: Report) -> Node:
 
 def visitor_factory(services: Services) -> Callable[..., asyncio.BaseProtocol]:
     """What uvicorn calls for every connection to the public listener."""
-    from relay.edge.visitor import Visitor
-
     def make(config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> asyncio.BaseProtocol:  # noqa: ANN401
         return Visitor(services)
 

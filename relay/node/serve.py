@@ -23,6 +23,8 @@ from relay.settings import ServeSettings
 SWEEP_EVERY = 0.25
 # Ctrl-C is a person who waits.
 INTERACTIVE_GRACE = 1.0
+# Answers that were complete when the grace time ended have so long to arrive.
+LEAVE_WITHIN = 3.0
 
 
 def run(settings: ServeSettings, report: Report) -> int:
@@ -125,6 +127,13 @@ class Serving:
         # Visitors before agents: an exchange that is cut must be cut as an abort, not as an answer about a lost agent.
         for visitor in list(services.visitors):
             visitor.cut()
+        # Answers that are complete and still on their way; the sweeper ends them, too.
+        if services.visitors:
+            empty = asyncio.Event()
+            services.on_empty = empty.set
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LEAVE_WITHIN):
+                    await empty.wait()
         await node.doorway.aclose("the relay stops")
 
     async def _sweep(self, node: Node) -> None:

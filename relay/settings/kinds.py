@@ -90,8 +90,8 @@ def _public_url(value: object) -> str:
 
 
 def _networks(value: object) -> tuple[Network, ...]:
-    parts = value if isinstance(value, list | tuple) else re.split(r"[,\s]+", _text(value))
-    return tuple(ip_network(_text(part)) for item in parts for part in re.split(r"[,\s]+", _text(item)))
+    items = value if isinstance(value, list | tuple) else (value,)
+    return tuple(ip_network(_text(part)) for item in items for part in re.split(r"[,\s]+", _text(item)))
 
 
 def _as_seconds(value: object) -> float:

@@ -1,7 +1,7 @@
 """The hub: which names are alive, over which links, and which requests wait for an agent to come back.
 
-Alone decides who owns a live name (docs/protocol.md, "Links and twins"). Synchronous: one turn of the event loop is
-one transaction. Knows sessions and names; no HTTP, no keys.
+It alone knows who owns a live name; which of two agents may have it is decided by `doorway`, before a link is attached.
+Synchronous: nothing comes between the steps of a change. Knows sessions and names; no HTTP, no keys.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Link:
     _recent: int = 0
 
     def load(self, now: float) -> int:
-        """Steps of `LOAD_STEP` bytes moved per `LOAD_SPAN` seconds since the last call, plus what waits to be sent."""
+        """Steps of `LOAD_STEP` bytes moved per `LOAD_SPAN` seconds since the last call, plus the message being made."""
         moved = self.session.load()
         elapsed = now - self._mark
         if elapsed >= LOAD_SPAN:
@@ -77,9 +77,8 @@ class Waiter(Protocol):
 
 @dataclass(eq=False, slots=True)
 class _Offline:
-    """A name without a link: since when, whose, and who waits."""
+    """A name without a link: until when requests are held for it (None: no longer), and which."""
 
-    project: str
     timer: asyncio.TimerHandle | None
     waiting: dict[Waiter, None] = field(default_factory=dict)
 
@@ -145,7 +144,7 @@ class Hub:
             if not tunnel.links:
                 del self.tunnels[name]
                 went_down.append(name)
-                self._drop(name, tunnel.project)
+                self._drop(name)
         if went_down:
             self._report("agent_down", tuple(went_down))
 
@@ -182,14 +181,14 @@ class Hub:
         for name in list(self._offline):
             self._give_up(name)
 
-    def _drop(self, name: str, project: str) -> None:
+    def _drop(self, name: str) -> None:
         loop = asyncio.get_running_loop()
         self._offline.pop(name, None)
         while len(self._offline) >= MOST_OFFLINE:
             oldest = next(iter(self._offline))
             self._give_up(oldest)
             del self._offline[oldest]
-        self._offline[name] = _Offline(project, loop.call_later(self._hold.seconds, self._give_up, name))
+        self._offline[name] = _Offline(loop.call_later(self._hold.seconds, self._give_up, name))
 
     def _release_held(self, name: str, link: Link) -> None:
         offline = self._offline.pop(name, None)

@@ -182,7 +182,7 @@ def decode_reset(payload: memoryview) -> tuple[int, bool, str]:
 
 
 def encode_going_away(code: int, last_stream: int, detail: str = "") -> bytes:
-    """A GOING_AWAY frame; `last_stream` is the highest stream of the peer that will still be served."""
+    """A GOING_AWAY frame; `last_stream` is the highest that the sender has opened or accepted."""
     return encode(GOING_AWAY, 0, AWAY_HEAD.pack(code, last_stream) + _detail(detail))
 
 

@@ -755,7 +755,6 @@ async def test_what_outlives_the_grace_time_is_cut_as_an_abort() -> None:
     assert place.services.exchanges == 0
 
 
-@pytest.mark.xfail(strict=True, reason="`cut` resets connections whose answer is complete, and idle ones")
 @virtual
 async def test_an_answer_that_is_complete_is_not_cut() -> None:
     """The grace time is over: what is written is written, and an idle connection is closed as at any other time."""

@@ -13,6 +13,7 @@ from relay.node.errors import StartError
 from relay.node.listeners import Listener, bind, name_of
 from relay.settings import Address
 from tests.agent.localside import on_every_loop, within
+from tests.agent.relayside import until
 
 HERE = Address("127.0.0.1", 0)
 
@@ -87,9 +88,10 @@ async def test_a_listener_serves_until_it_is_closed() -> None:
 @on_every_loop
 async def test_a_listener_that_accepts_no_more_finishes_what_is_open() -> None:
     """A connection from before is served, a new one refused."""
-    gate = asyncio.Event()
+    asked, gate = asyncio.Event(), asyncio.Event()
 
     async def slow(scope: Any, receive: Any, send: Any) -> None:
+        asked.set()
         await gate.wait()
         await hello(scope, receive, send)
 
@@ -99,7 +101,7 @@ async def test_a_listener_that_accepts_no_more_finishes_what_is_open() -> None:
     await listener.listen()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    await asyncio.sleep(0.01)
+    await within(asked.wait())
     listener.stop_accepting()
     with pytest.raises(ConnectionRefusedError):
         await get(port)
@@ -118,12 +120,10 @@ async def test_signals_are_not_the_listeners() -> None:
     listener = Listener(bind(HERE, "public"), hello, "httptools")
     await listener.listen()
     signal.raise_signal(signal.SIGTERM)
-    await asyncio.sleep(0.01)
-    assert heard == [1]
+    await until(lambda: heard == [1])
     await listener.aclose()
     signal.raise_signal(signal.SIGTERM)
-    await asyncio.sleep(0.01)
-    assert heard == [1, 1]
+    await until(lambda: heard == [1, 1])
     loop.remove_signal_handler(signal.SIGTERM)
 
 

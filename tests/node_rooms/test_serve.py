@@ -149,7 +149,6 @@ async def test_a_key_is_made_and_its_place_told(tmp_path: Path) -> None:
         assert (tmp_path / "agent.key").read_text().strip() not in str(node.events)
 
 
-@pytest.mark.xfail(strict=True, reason="idle visitors are cut by a reset in the same turn as they are closed")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @on_the_nodes_loop
 async def test_an_idle_node_stops_at_once(tmp_path: Path, number: signal.Signals) -> None:
@@ -188,7 +187,6 @@ async def test_a_node_that_drains_finishes_what_runs(tmp_path: Path) -> None:
         assert await node.exits() == 0
 
 
-@pytest.mark.xfail(strict=True, reason="the last answers are cut as soon as the last exchange has ended")
 @on_the_nodes_loop
 async def test_answers_on_their_way_out_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A visitor that reads late gets all of an answer that was complete before the node stopped."""
