@@ -33,6 +33,9 @@ from relay.wire.errors import ResetCode
 # The head of a request above this is not remembered.
 MOST_REMEMBERED = 2048
 
+# How the relay's resets read in a request event; any other is a visitor that left.
+_CUT = {-1: "agent_lost", int(ResetCode.HEAD_TIMEOUT): "head_timeout"}
+
 Report = Callable[[dict[str, object]], None]
 
 _RESETS: dict[FailureKind, ResetCode] = {
@@ -167,7 +170,7 @@ class Forwarding:
         call, self._call = self._call, None
         if call is not None:
             call.abort()
-        self._answer.done("cancelled" if code >= 0 else "agent_lost")
+        self._answer.done(_CUT.get(code, "cancelled"))
 
     def on_writable(self) -> None:
         """See `StreamEvents.on_writable`: there is room for the answer."""

@@ -39,8 +39,10 @@ class Door(asyncio.Protocol):
     To an agent it stays in front until the hello is admitted: a stranger can make nobody hold more than a hello.
     """
 
-    def __init__(self, doorway: Doorway, rest: Callable[[], HttpToolsProtocol]) -> None:
+    def __init__(self, doorway: Doorway, trusts: Callable[[str], bool], rest: Callable[[], HttpToolsProtocol]) -> None:
         self._doorway = doorway
+        self._trusts = trusts
+        self._forwarded_for = ""
         self._rest = rest
         self._buffer = b""
         self._websocket: Any = None
@@ -101,6 +103,7 @@ class Door(asyncio.Protocol):
         if SUBPROTOCOL not in offered:
             text = f"The subprotocol {SUBPROTOCOL} is spoken here.\n".encode()
             return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(400, text), None)
+        self._forwarded_for = request.headers.get("X-Forwarded-For", "")
         chosen = [("Sec-WebSocket-Protocol", SUBPROTOCOL)]
         response = WSUpgradeResponse.create_101_response(extra_headers=chosen)
         return WSUpgradeResponseWithListener(response, WebSocketCarrier(self._connected))
@@ -108,6 +111,9 @@ class Door(asyncio.Protocol):
     def _connected(self, carrier: WebSocketCarrier) -> Session:
         peer = self._transport.get_extra_info("peername")
         address = str(peer[0]) if isinstance(peer, tuple) else "unknown"
+        if self._forwarded_for and self._trusts(address):
+            # Or all agents behind the proxy would share the bound of one address.
+            address = self._forwarded_for.rpartition(",")[2].strip()[:64]
         self._session = self._doorway.welcome_carrier(carrier, address)
         return self._session
 
@@ -154,7 +160,7 @@ def _websocket_protocol(listener: Callable[[WSUpgradeRequest], WSUpgradeResponse
     )
 
 
-def door_factory(doorway: Doorway) -> Callable[..., asyncio.BaseProtocol]:
+def door_factory(doorway: Doorway, trusts: Callable[[str], bool]) -> Callable[..., asyncio.BaseProtocol]:
     """What uvicorn calls for every connection to the agent listener."""
 
     def make(
@@ -163,6 +169,6 @@ def door_factory(doorway: Doorway) -> Callable[..., asyncio.BaseProtocol]:
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> asyncio.BaseProtocol:
-        return Door(doorway, lambda: HttpToolsProtocol(config, server_state, app_state, _loop))
+        return Door(doorway, trusts, lambda: HttpToolsProtocol(config, server_state, app_state, _loop))
 
     return make

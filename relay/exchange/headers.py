@@ -24,7 +24,9 @@ HOP_BY_HOP = frozenset(
 )
 FORWARDED = frozenset(b"forwarded x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port".split())
 # What must be known before a body, or is one hop's own, is worth nothing behind it and may do harm (RFC 9110 §6.5.1).
-NOT_IN_TRAILERS = HOP_BY_HOP | FORWARDED | frozenset(b"host content-length authorization cookie".split())
+NOT_IN_TRAILERS = (
+    HOP_BY_HOP | FORWARDED | frozenset(b"host content-length content-encoding authorization cookie".split())
+)
 SCHEMES = frozenset(("http", "https", "ws", "wss"))
 
 

@@ -78,6 +78,7 @@ def assemble(settings: ServeSettings, public_port: int, report: Report) -> Node:
 
 def visitor_factory(services: Services) -> Callable[..., asyncio.BaseProtocol]:
     """What uvicorn calls for every connection to the public listener."""
+
     def make(config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> asyncio.BaseProtocol:  # noqa: ANN401
         return Visitor(services)
 

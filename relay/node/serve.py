@@ -73,7 +73,7 @@ class Serving:
         self, sockets: contextlib.ExitStack, edge: Callable[[Node, socket.socket], PublicListener] | None
     ) -> int:
         settings = self._settings
-        logging.getLogger("relay").setLevel(settings.log_level.upper())
+        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         raise_descriptor_limit()
         public_sock = sockets.enter_context(bind(settings.public, "public"))
         agents_sock = sockets.enter_context(bind(settings.agents, "agents"))
@@ -85,7 +85,7 @@ class Serving:
         public: PublicListener = (
             Listener(public_sock, None, visitor_factory(services)) if edge is None else edge(node, public_sock)
         )
-        agents = Listener(agents_sock, api.build_app(), door_factory(node.doorway))
+        agents = Listener(agents_sock, api.build_app(), door_factory(node.doorway, services.trusts))
         listeners: list[PublicListener] = [agents, public]
         if internal_sock is not None:
             numbers = internal.LiveNumbers(node.hub, lambda: services.exchanges, lambda: len(services.visitors))

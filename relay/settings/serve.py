@@ -118,10 +118,10 @@ class ServeSettings:
     )
     session_window: int = field(
         default=64 * MIB,
-        metadata=_about(size(MIB, 1024 * MIB), "Most bytes under way on one agent link, towards the relay."),
+        metadata=_about(size(MIB, 64 * MIB), "Most bytes under way on one agent link, towards the relay."),
     )
     log_level: str = field(
-        default="info", metadata=_about(choice("debug", "info", "warning", "error"), "How much is logged to stderr.")
+        default="warning", metadata=_about(choice("debug", "info", "warning", "error"), "How much is logged to stderr.")
     )
 
     @property

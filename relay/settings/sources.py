@@ -53,7 +53,7 @@ def load(flags: Mapping[str, object], environment: Mapping[str, str], config: Pa
     """
     if config is None and environment.get(CONFIG):
         config = Path(environment[CONFIG]).expanduser()
-    values: dict[str, Any] = {"data": default_data(environment)}
+    values: dict[str, Any] = {}
     sources: dict[str, Source] = {}
     in_environment = {one.name: environment[one.environment] for one in SETTINGS if environment.get(one.environment)}
     given = (
@@ -65,14 +65,26 @@ def load(flags: Mapping[str, object], environment: Mapping[str, str], config: Pa
         for name, text in texts.items():
             values[name] = _parse(_BY_NAME[name], text, source)
             sources[name] = source
+    if "data" not in values:
+        values["data"] = _default_data(environment)
     return _checked(_with_key(ServeSettings(**values), sources), sources)
+
+
+def _default_data(environment: Mapping[str, str]) -> Path:
+    try:
+        return default_data(environment)
+    except RuntimeError:  # no home directory is known
+        example = _BY_NAME["data"].environment
+        raise SettingsError(
+            f"This user has no home directory for the relay's files. Say where, for example {example}=/var/lib/relay"
+        ) from None
 
 
 def data_directory(environment: Mapping[str, str]) -> Path:
     """Where a relay on this machine keeps its files, for commands that look for its key. Raises `SettingsError`."""
     text = environment.get(PREFIX + "DATA")
     if not text:
-        return default_data(environment)
+        return _default_data(environment)
     path = _parse(_BY_NAME["data"], text, Source(ENVIRONMENT))
     assert isinstance(path, Path)
     return path

@@ -66,7 +66,7 @@ class Doors:
 async def doors() -> AsyncIterator[Doors]:
     house = House()
     sock = bind(Address("127.0.0.1", 0), "agents")
-    listener = Listener(sock, api.build_app(), door_factory(house.doorway))
+    listener = Listener(sock, api.build_app(), door_factory(house.doorway, lambda _: False))
     await listener.listen()
     open_doors = Doors(house, sock.getsockname()[1])
     try:

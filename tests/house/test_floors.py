@@ -20,9 +20,7 @@ print(sorted({"starlette", "uvicorn", "sqlalchemy", "relay.node", "relay.edge"} 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, text=True, capture_output=True, timeout=110, check=False
-    )
+    return subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, timeout=110, check=False)
 
 
 def test_the_import_contracts_hold() -> None:

@@ -118,9 +118,7 @@ welcomes = st.builds(
     relay=texts(128),
 )
 
-refusals = st.builds(
-    hello.Refused, code=texts(64), message=texts(200), retry_after=st.none() | st.floats(0, 86400)
-)
+refusals = st.builds(hello.Refused, code=texts(64), message=texts(200), retry_after=st.none() | st.floats(0, 86400))
 
 renewals = st.builds(hello.Renew, key=texts(200))
 
