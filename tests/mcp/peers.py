@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.child import ROOT, Child, ChildError
-from tests.support.processes import DOMAIN, AgentProcess, RelayProcess
+from tests.support.processes import DOMAIN, AgentProcess, Edge, RelayProcess
 
 HERE = Path(__file__).parent
 START_DEADLINE = 30.0  # seconds: importing an SDK is slow on a busy machine
@@ -85,8 +85,8 @@ class Exposed:
 class House:
     """One relay and, started when first asked for, clients, and servers each with an agent; ends them all together."""
 
-    def __init__(self, *serve_args: str) -> None:
-        self.relay = RelayProcess(args=serve_args)
+    def __init__(self, *serve_args: str, edge: Edge = "protocol") -> None:
+        self.relay = RelayProcess(args=serve_args, edge=edge)
         self._stack = contextlib.AsyncExitStack()
         self._exposed: dict[tuple[object, ...], Exposed] = {}
         self._clients: dict[int, McpClient] = {}
