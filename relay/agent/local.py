@@ -211,6 +211,8 @@ class LocalConnection(asyncio.Protocol):
             self.data_received(data)
         if self.state == State.PIPE and exc is None and self._sent:
             self._answer_over([], b"")  # our own close of a TLS pipe
+        elif self._pipe_lost(exc):
+            self._events.on_failed("local_reset", f"{self._tried} reset the connection", True)
         elif self.state in _RUNNING:
             self._fail("local_reset", "reset the connection" if exc is not None else "closed the connection")
         events = self._events
@@ -218,6 +220,10 @@ class LocalConnection(asyncio.Protocol):
         self._events, self._owner = NOBODY, None
         self._on_closed(self)
         events.on_writable()  # the rest of an upload goes nowhere, but nobody waits for its way
+
+    def _pipe_lost(self, exc: Exception | None) -> bool:
+        """Of a pipe: it had ended towards us only, and what we wrote to it was refused."""
+        return self.state == State.OVER and self._pipe and not self._sent and exc is not None
 
     def pause_writing(self) -> None:
         self._full = True

@@ -26,6 +26,8 @@ from relay.wire.hello import SUBPROTOCOL
 
 MOST_HEAD = 16 * 1024
 HEAD_WITHIN = 10.0
+# Bytes of one request to the API, whatever it is made of.
+MOST_REQUEST = 64 * 1024
 # The upgrade's head, a hello, and what WebSocket and our frames put around them.
 MOST_BEFORE_HELLO = MOST_HEAD + MAX_HELLO + 1024
 _AGENT = re.compile(rb"GET /agent/v1(?:\?[^ ]*)? HTTP/1\.1\r\n")
@@ -140,6 +142,39 @@ class Door(asyncio.Protocol):
             self._timer = None
 
 
+class BoundedHttp(HttpToolsProtocol):
+    """uvicorn's HTTP with the bounds that it lacks: each request is whole within a time and a size."""
+
+    _deadline: asyncio.TimerHandle | None = None
+    _size = 0
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        if self._deadline is None:
+            self._size = 0
+            self._deadline = self.loop.call_later(HEAD_WITHIN, self.transport.abort)
+        self._size += len(data)
+        if self._size > MOST_REQUEST:
+            self.transport.abort()
+            return
+        super().data_received(data)
+
+    def on_message_complete(self) -> None:
+        """A request is whole."""
+        self._stop_deadline()
+        super().on_message_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        self._stop_deadline()
+        super().connection_lost(exc)
+
+    def _stop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
 def _websocket_protocol(listener: Callable[[WSUpgradeRequest], WSUpgradeResponseWithListener]) -> Any:  # noqa: ANN401
     return WSProtocol(
         None,
@@ -169,6 +204,6 @@ def door_factory(doorway: Doorway, trusts: Callable[[str], bool]) -> Callable[..
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> asyncio.BaseProtocol:
-        return Door(doorway, trusts, lambda: HttpToolsProtocol(config, server_state, app_state, _loop))
+        return Door(doorway, trusts, lambda: BoundedHttp(config, server_state, app_state, _loop))
 
     return make

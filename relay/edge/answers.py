@@ -293,7 +293,7 @@ def rpc_id(prefix: bytes) -> str | int | float | None:
     found = request.get("id") if isinstance(request, dict) and "method" in request else None
     if isinstance(found, bool) or not isinstance(found, str | int | float):
         return None
-    return found if isinstance(found, str) or math.isfinite(found) else None
+    return None if isinstance(found, float) and not math.isfinite(found) else found
 
 
 def _page(code: Code, message: str, steps: list[str], request_id: str) -> bytes:

@@ -73,6 +73,9 @@ class HeadReader:
         end = data.find(b"\r\n\r\n", max(0, seen - 3), MAX_HEAD) + 4
         if end >= 4:
             self._seen = 0
+            if b" HTTP/" not in data[: data.find(b"\r\n")]:  # to llhttp RTSP/1.0 and ICE/1.0 are versions as well
+                self._glean(data[:end])
+                raise Refusal(Code.BAD_REQUEST, "the first line is not an HTTP/1.x request line")
             return end
         if len(data) >= MAX_HEAD:
             self._glean(data)
@@ -89,6 +92,7 @@ class HeadReader:
     def parse(self, head: bytes) -> tuple[bytes, bytes, str, Fields]:
         """(method, target, version, fields) of one complete head. Raises `Refusal`."""
         parser = self._parser
+        fresh = parser is None
         if parser is None:
             parser = self._parser = httptools.HttpRequestParser(self)
         self.fields = []
@@ -106,6 +110,8 @@ class HeadReader:
             self._parser = None
             if isinstance(error.__context__, Refusal):
                 raise error.__context__ from None
+            if not fresh:  # llhttp takes Proxy-Connection: close for the end, and refuses whatever follows
+                return self.parse(head)
             raise Refusal(Code.BAD_REQUEST, "the head is not valid HTTP/1.1") from None
         return parser.get_method(), self.target, parser.get_http_version(), self.fields
 

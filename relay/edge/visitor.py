@@ -211,6 +211,8 @@ class Visitor(Speaker):
             return  # the session ended under our hands, and the visitor has been answered
         if body.done:
             exchange.end(body.trailers)
+            if self._phase is not BODY:
+                return  # the end was too much for the link, and the visitor has been answered
             self._body = None
             self._buffer = rest
             self._await_answer()

@@ -213,7 +213,7 @@ class Exchange:
         """See `StreamEvents.on_reset`."""
         events, self._events = self._events, None
         self._stream = None
-        if events is not None and self.complete:
+        if events is not None and self.complete and not self.upgraded:
             events.on_writable()  # the rest of the request goes nowhere, but nobody waits for its way
         elif events is not None:
             events.on_failed(Failure(_FAILURES.get(code, "agent_lost"), detail))

@@ -25,6 +25,8 @@ DIRECT_MOST = 64 * 1024
 # More control frames than this waiting for a peer that does not read: new streams are refused, then the session ends.
 CONTROL_BUSY = 1024 * 1024
 CONTROL_MOST = 8 * 1024 * 1024
+# Between the two a head or trailers cost their own stream, so that no visitor's can cost the session.
+CONTROL_STREAM = 4 * 1024 * 1024
 _ROOM = bytes(ROOM)
 
 

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 from relay.mux.keepalive import Keepalive
-from relay.mux.outbox import Outbox
+from relay.mux.outbox import CONTROL_STREAM, Outbox
 from relay.wire.errors import LocalProtocolError, RemoteProtocolError, ResetCode
 from relay.wire.frames import (
     END,
     HEAD,
     HEAD_END,
+    HEADER_SIZE,
     MAX_CREDIT,
     STREAM_WINDOW,
     encode,
@@ -41,6 +42,7 @@ _OPEN = State.OPEN
 # whose peer takes what it is sent may queue more, so that bulk goes in large pieces and a stalled one holds little.
 QUEUE_FULL = 64 * 1024
 QUEUE_FULL_BULK = 256 * 1024
+_TOO_MUCH = "too much waits for the link"
 
 
 class StreamEvents(Protocol):
@@ -125,8 +127,7 @@ class Stream:
     def send_head(self, payload: bytes, ended: bool = False) -> None:
         """A response head; with `ended` there is no body."""
         self._step(_SEND_DATA)
-        self.session.send(encode_head(HEAD_END if ended else HEAD, self.id, payload))
-        if ended:
+        if self._send_block(encode_head(HEAD_END if ended else HEAD, self.id, payload)) and ended:
             self._close_local()
 
     def write(self, data: bytes) -> bool:
@@ -153,8 +154,8 @@ class Stream:
         if self._queued:
             self._ending = trailers
             return
-        self.session.send(encode_head(END, self.id, trailers))
-        self._close_local()
+        if self._send_block(encode_head(END, self.id, trailers)):
+            self._close_local()
 
     def sent_all(self) -> None:
         """The OPEN frame said that no body follows."""
@@ -206,9 +207,8 @@ class Stream:
         """See `outbox.Queued.on_sent`."""
         if self._ending is not None and not self._queued:
             trailers, self._ending = self._ending, None
-            if trailers:
-                self.session.send(encode(END, self.id, trailers))
-            self._close_local()
+            if not trailers or self._send_block(encode(END, self.id, trailers)):
+                self._close_local()
         elif self._blocked and self._queued <= self._full // 4:
             self._blocked = False
             if self.owner is not None and self.state is not _CLOSED:
@@ -288,6 +288,17 @@ class Stream:
         window.consumed += amount
         if window.granted - window.received <= window.size // 2:
             self.session.grant()
+
+    def _send_block(self, frame: bytes) -> bool:
+        """Sends a head or an end, which no credit holds back. False: too much waits already, and the stream was cut."""
+        if len(frame) <= HEADER_SIZE or self.session.outbox.size <= CONTROL_STREAM:
+            self.session.send(frame)
+            return True
+        owner = self.owner
+        self.reset(ResetCode.INTERNAL, _TOO_MUCH, delivered=True)
+        if owner is not None:
+            owner.on_reset(ResetCode.INTERNAL, True, _TOO_MUCH)
+        return False
 
     def _close_local(self) -> None:
         if self._closed():

@@ -142,7 +142,11 @@ class Serving:
             await asyncio.sleep(SWEEP_EVERY)
             now = self._loop.time()
             for visitor in list(node.services.visitors):
-                visitor.check(now)
+                try:
+                    visitor.check(now)
+                except Exception as error:  # one connection's defect must not take the deadlines of all others away
+                    self._loop.call_exception_handler({"message": "a deadline failed", "exception": error})
+                    visitor.cut()
 
     def _report_serving(self, node: Node, names: list[str | None]) -> None:
         public, agents, internal_name = names

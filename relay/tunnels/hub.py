@@ -7,7 +7,7 @@ Synchronous: nothing comes between the steps of a change. Knows sessions and nam
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -197,8 +197,7 @@ class Hub:
         if offline.timer is not None:
             offline.timer.cancel()
         self.held -= len(offline.waiting)
-        for waiter in offline.waiting:
-            waiter.on_ready(link)
+        _tell_all(offline.waiting, lambda waiter: waiter.on_ready(link))
 
     def _give_up(self, name: str) -> None:
         offline = self._offline[name]
@@ -207,8 +206,16 @@ class Hub:
             offline.timer = None
         waiting, offline.waiting = offline.waiting, {}
         self.held -= len(waiting)
-        for waiter in waiting:
-            waiter.on_given_up()
+        _tell_all(waiting, lambda waiter: waiter.on_given_up())
+
+
+def _tell_all(waiting: Iterable[Waiter], tell: Callable[[Waiter], None]) -> None:
+    """A defect of one request must not leave those behind it waiting for ever."""
+    for waiter in waiting:
+        try:
+            tell(waiter)
+        except Exception as error:
+            asyncio.get_running_loop().call_exception_handler({"message": "a held request failed", "exception": error})
 
 
 def _place(link: Link) -> tuple[str, str, int]:

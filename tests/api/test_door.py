@@ -185,6 +185,21 @@ async def test_other_requests_go_to_the_api() -> None:
         assert not at.house.doorway._guests
 
 
+@on_every_loop
+async def test_a_request_to_the_api_is_bounded_in_bytes_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second head that drips, or a body without end: the connection is cut."""
+    monkeypatch.setattr("relay.api.door.HEAD_WITHIN", 0.2)
+    async with doors() as at:
+        reader, writer = await at.connect(b"POST / HTTP/1.1\r\nHost: relay\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(5):
+            writer.write(b"4000\r\n" + bytes(0x4000) + b"\r\n")
+        await at_end(reader)
+        reader, writer = await at.connect(b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n")
+        assert (await head_of(reader)).startswith(b"HTTP/1.1 200 ")
+        writer.write(b"GET / HTTP/1.1\r\nHost: ")
+        await at_end(reader)
+
+
 # ---- strangers
 
 

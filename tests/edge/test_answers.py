@@ -334,3 +334,8 @@ def test_facts_of_a_refused_head() -> None:
     assert facts_of(b"POST", fields, "r") == Facts(b"POST", "r", "", True, True, b"https://a")
     assert facts_of(b"PUT", fields, "r", "h") == Facts(b"PUT", "r", "h", True, False, b"https://a")
     assert closes(Code.AGENT_OFFLINE, facts_of(b"GET", [], ""))
+
+
+def test_an_id_that_is_a_huge_number_is_given_back() -> None:
+    """No float holds it, and none is needed."""
+    assert rpc_id(b'{"method": "x", "id": %d}' % 10**400) == 10**400

@@ -182,3 +182,33 @@ def test_any_bytes_are_found_refused_or_waited_for(data: bytes) -> None:
                     break
         except Refusal:
             pass
+
+
+def test_a_connection_goes_on_after_a_head_that_the_parser_takes_for_its_last() -> None:
+    """llhttp takes `Proxy-Connection: close` for the end of the connection; to us it is a field of one hop."""
+    reader = HeadReader()
+    for number in range(3):
+        head = b"GET /%d HTTP/1.1\r\nHost: x\r\nProxy-Connection: close\r\n\r\n" % number
+        request, end = reader.read(head)
+        assert request is not None
+        assert (request.target, end) == (b"/%d" % number, len(head))
+
+
+@pytest.mark.parametrize("version", [b"RTSP/1.0", b"ICE/1.0"])
+def test_other_protocols_that_the_parser_knows_are_refused(version: bytes) -> None:
+    """Their request lines look like ours."""
+    code, _ = refusal(b"GET / " + version + b"\r\nHost: x\r\n\r\n")
+    assert code is Code.BAD_REQUEST
+
+
+def test_the_same_head_again_means_the_same() -> None:
+    """Byte by byte equal heads are read once; one that only begins alike is another."""
+    reader = HeadReader()
+    first, _ = reader.read(HEAD)
+    again, end = reader.read(HEAD + b"body")
+    assert again is first
+    assert end == len(HEAD)
+    other, _ = reader.read(HEAD[:-2] + b"More: 1\r\n\r\n")
+    assert other is not None
+    assert other is not first
+    assert other.fields[-1] == (b"More", b"1")
