@@ -39,9 +39,10 @@ _LOCAL_ENDED = State.LOCAL_ENDED
 _OPEN = State.OPEN
 
 # A writer is told to wait once this many bytes are queued, and to go on once no more than a quarter of it is. A stream
-# whose peer takes what it is sent may queue more, so that bulk goes in large pieces and a stalled one holds little.
+# whose peer has taken `BULK_FROM` bytes may queue more: bulk goes in large pieces, and a stalled stream holds little.
 QUEUE_FULL = 64 * 1024
 QUEUE_FULL_BULK = 256 * 1024
+BULK_FROM = 16 * 1024 * 1024
 _TOO_MUCH = "too much waits for the link"
 
 
@@ -99,6 +100,7 @@ class Stream:
         "_full",
         "_queue",
         "_queued",
+        "_taken",
         "id",
         "owner",
         "send_credit",
@@ -120,6 +122,7 @@ class Stream:
         self._queued = 0
         self._blocked = False
         self._full = QUEUE_FULL
+        self._taken = 0
         self._ending: bytes | None = None
 
     # ---- sending
@@ -197,6 +200,7 @@ class Stream:
                 queue[0] = view[room:]
                 size += room
         self._queued -= size
+        self._taken += size
         return parts, size, self._ending == b"" and not self._queued
 
     def has_more(self) -> bool:
@@ -252,7 +256,8 @@ class Stream:
         self.send_credit += increment
         if self.send_credit > MAX_CREDIT:
             raise RemoteProtocolError("more credit than 2^31-1 bytes on a stream")
-        self._full = QUEUE_FULL_BULK
+        if self._taken >= BULK_FROM:
+            self._full = QUEUE_FULL_BULK
         if self._queued:
             self.session.outbox.wait(self)
             self.session.schedule()
