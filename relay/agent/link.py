@@ -19,9 +19,18 @@ from relay.mux.session import Session, SessionOptions
 from relay.mux.stream import Stream, StreamEvents
 from relay.wire import frames
 from relay.wire.errors import AwayCode, RemoteProtocolError
-from relay.wire.hello import SUBPROTOCOL, VERSION, Hello, Refused, Welcome, decode_refused, decode_welcome, encode_hello
+from relay.wire.hello import (
+    PATH,
+    SUBPROTOCOL,
+    VERSION,
+    Hello,
+    Refused,
+    Welcome,
+    decode_refused,
+    decode_welcome,
+    encode_hello,
+)
 
-PATH = "/agent/v1"
 ATTEMPT_WITHIN = 3.0
 _WORDS = {ConnectionRefusedError: "connection refused", TimeoutError: f"no answer within {ATTEMPT_WITHIN:g} seconds"}
 

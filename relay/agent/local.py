@@ -17,9 +17,8 @@ from relay.agent.parsers import HeadCutter, ResponseHeadParser, persists
 from relay.agent.requests import NOBODY, FailureKind, LocalEvents, LocalRequest, RequestBody, encode_head
 from relay.exchange.errors import MalformedBody, MalformedHead
 from relay.exchange.framing import BodyDecoder, CloseBody, response_body
-from relay.exchange.heads import Fields, ResponseHead
+from relay.exchange.heads import MOST_INFORMATIONAL, Fields, ResponseHead
 
-MOST_INFORMATIONAL = 32
 LINGER = 5.0  # seconds that a connection which is done with may take to send what it still holds
 
 

@@ -22,7 +22,7 @@ from relay.mux.carriers.websocket import WebSocketCarrier
 from relay.mux.session import Session
 from relay.tunnels.doorway import Doorway
 from relay.wire.frames import MAX_HELLO, MAX_MESSAGE
-from relay.wire.hello import SUBPROTOCOL
+from relay.wire.hello import PATH, SUBPROTOCOL
 
 MOST_HEAD = 16 * 1024
 HEAD_WITHIN = 10.0
@@ -30,7 +30,7 @@ HEAD_WITHIN = 10.0
 MOST_REQUEST = 64 * 1024
 # The upgrade's head, a hello, and what WebSocket and our frames put around them.
 MOST_BEFORE_HELLO = MOST_HEAD + MAX_HELLO + 1024
-_AGENT = re.compile(rb"GET /agent/v1(?:\?[^ ]*)? HTTP/1\.1\r\n")
+_AGENT = re.compile(rb"GET %b(?:\?[^ ]*)? HTTP/1\.1\r\n" % re.escape(PATH.encode()))
 _UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r\n", re.IGNORECASE)
 _LOGGER = logging.getLogger("relay.agents")
 

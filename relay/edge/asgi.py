@@ -175,16 +175,7 @@ class _Visit:
             self._failure = Failure(Code.HEAD_TIMEOUT, f"waited {self._services.timeouts.response_head:g} seconds")
 
     async def _answer(self, code: Code, detail: str) -> None:
-        request = self._request
-        facts = Facts(
-            method=request.method,
-            request_id=self._request_id,
-            host=request.host.authority,
-            accept_html=request.accept_html,
-            json_post=request.json_post,
-            origin=request.origin,
-            body_prefix=self._prefix,
-        )
+        facts = self._request.facts(self._request_id, self._prefix)
         await _say(self._send, code, facts, detail)
 
     # ---- Waiter of the hub

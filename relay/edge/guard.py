@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import IntEnum
 
-from relay.edge.answers import Code, accepts_html, is_json
+from relay.edge.answers import Code, Facts, accepts_html, is_json
 from relay.edge.hosts import BadHost, Host, normalise_host
 from relay.exchange.errors import MalformedHead
 from relay.exchange.framing import content_length, transfer_coding
@@ -77,6 +77,20 @@ class Request:
     accept_html: bool
     json_post: bool
     origin: bytes | None
+
+    def facts(self, request_id: str, body_prefix: bytes) -> Facts:
+        """What an answer of the relay's own has to know of this request."""
+        return Facts(
+            method=self.method,
+            request_id=request_id,
+            host=self.host.authority,
+            accept_html=self.accept_html,
+            json_post=self.json_post,
+            origin=self.origin,
+            body_prefix=body_prefix,
+            keep_alive=self.keep_alive,
+            http10=self.http10,
+        )
 
 
 def check(method: bytes, target: bytes, version: str, fields: Fields) -> Request:

@@ -64,17 +64,9 @@ class Speaker(Connection):
         request = self.request
         if request is None:
             return answers.facts_of(refused.method, refused.fields, self.services.new_id())
-        return Facts(
-            method=request.method,
-            request_id=self.request_id,
-            host=request.host.authority,
-            accept_html=request.accept_html,
-            json_post=request.json_post,
-            origin=request.origin,
-            body_prefix=self.prefix,
-            keep_alive=request.keep_alive and not self.services.draining,
-            http10=request.http10,
-        )
+        facts = request.facts(self.request_id, self.prefix)
+        facts.keep_alive = facts.keep_alive and not self.services.draining
+        return facts
 
     # ---- Connection
 

@@ -17,6 +17,8 @@ from relay.exchange.errors import MalformedHead
 Fields = list[tuple[bytes, bytes]]
 
 MAX_FIELDS = 256
+# Informational (1xx) heads before the final one: both ends of a stream count them.
+MOST_INFORMATIONAL = 32
 UPGRADE = 0x01
 _U16 = Struct(">H")
 _U16_PAIR = Struct(">HH")

@@ -16,6 +16,7 @@ from relay.exchange.errors import MalformedHead
 from relay.exchange.framing import content_length
 from relay.exchange.headers import strip_trailers
 from relay.exchange.heads import (
+    MOST_INFORMATIONAL,
     EncodedRequest,
     Fields,
     ResponseHead,
@@ -27,7 +28,6 @@ from relay.mux.session import Session
 from relay.mux.stream import Stream
 from relay.wire.errors import ResetCode
 
-MOST_INFORMATIONAL = 32
 MOST_REMEMBERED = 1024
 
 # How an agent's reset reads in the contract (docs/promises.md, "The relay's own answers"); any other is `agent_lost`.

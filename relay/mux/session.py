@@ -68,7 +68,7 @@ class Session:
         self.outbox = Outbox()
         self.window = SessionWindow(frames.SESSION_WINDOW, options.session_window)
         self.keepalive = Keepalive(options.ping_interval)
-        self._heartbeat = Heartbeat(self.keepalive, self.send, self._on_dead)
+        self._heartbeat = Heartbeat(self.keepalive, self.send, lambda: self.abort("the other side does not answer"))
         self.established = False
         self.writable = True
         self.leaving = False
@@ -310,10 +310,6 @@ class Session:
     async def probe(self, within: float) -> bool:
         """Pings now; whether an answer came within so many seconds."""
         return not self.ended and await self._heartbeat.probe(within) and not self.ended
-
-    def _on_dead(self) -> None:
-        self._end("the other side does not answer")
-        self.carrier.abort()
 
     # ---- the end
 

@@ -16,6 +16,7 @@ from relay.wire.frames import MAX_HELLO, MAX_WELCOME
 
 VERSION = 1
 SUBPROTOCOL = "relay.v1"
+PATH = "/agent/v1"
 MAX_SLOTS = 4
 MAX_NAMES = 64
 MAX_KEY = 8192

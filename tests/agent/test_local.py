@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from relay.agent.local import MOST_INFORMATIONAL, LocalConnection, State
+from relay.agent.local import LocalConnection, State
 from relay.agent.parsers import PARSERS, H11Parser, HttptoolsParser, ResponseHeadParser
 from relay.agent.requests import LocalRequest, encode_head
+from relay.exchange.heads import MOST_INFORMATIONAL
 from tests.agent.localside import Log, Peer, Service, on_every_loop, within
 
 both = pytest.mark.parametrize("parser", [make() for make in PARSERS.values()], ids=list(PARSERS))

@@ -8,6 +8,7 @@ import pytest
 
 from relay.exchange.errors import MalformedHead
 from relay.exchange.heads import (
+    MOST_INFORMATIONAL,
     EncodedRequest,
     Fields,
     RequestHead,
@@ -17,7 +18,7 @@ from relay.exchange.heads import (
     encode_fields,
     encode_response,
 )
-from relay.exchange.outgoing import MOST_INFORMATIONAL, Exchange, Failure
+from relay.exchange.outgoing import Exchange, Failure
 from relay.mux.errors import SessionBusy, SessionGone
 from relay.wire import frames
 from relay.wire.errors import AwayCode, ResetCode

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.exchange import heads, outgoing
+from relay.exchange import heads
 from relay.wire import frames, hello
 from relay.wire.errors import AwayCode, LocalProtocolError, ResetCode
 from relay.wire.states import TRANSITIONS, Signal, State
@@ -107,7 +107,7 @@ def test_limits_are_those_of_the_table() -> None:
         "payload of an unknown frame": frames.MAX_EXTENSION,
         "detail of RESET and GOING_AWAY": frames.MAX_DETAIL,
         "fields of a head or trailers": heads.MAX_FIELDS,
-        "informational heads before the final one": outgoing.MOST_INFORMATIONAL,
+        "informational heads before the final one": heads.MOST_INFORMATIONAL,
         "stream number": frames.MAX_STREAM_ID,
         "credit outstanding": frames.MAX_CREDIT,
         "first window of a stream": frames.STREAM_WINDOW,
