@@ -1,0 +1,1 @@
+"""Keys: their forms, scopes, signatures and the chain of the audit. Pure: no I/O, no clock; nothing of ours below."""
