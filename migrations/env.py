@@ -1,0 +1,18 @@
+"""How Alembic reaches the database: by a connection that `relay.registry.migrate` made, in its transaction."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from relay.registry.schema import METADATA
+
+connection = context.config.attributes["connection"]
+context.configure(
+    connection=connection,
+    target_metadata=METADATA,
+    # SQLite alters a table by making a new one.
+    render_as_batch=connection.dialect.name == "sqlite",
+    transactional_ddl=True,
+)
+# No transaction of its own: all steps, and the lock that keeps other relays out, are one transaction of the caller's.
+context.run_migrations()

@@ -1,0 +1,134 @@
+"""The audit: what is written, in one place, chained by hash. A change that cannot be written here is not made.
+
+Rows are only ever added, the database's triggers refuse the rest; what a row and a chain are is `relay.keys.chain`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from sqlalchemy import insert, select
+
+from relay.keys.chain import AuditRow, digest
+from relay.registry.database import Database, Writing
+from relay.registry.errors import RegistryError, Unavailable
+from relay.registry.records import Note
+from relay.registry.schema import AUDIT, LEDGER
+
+NOT_AUDITED = "The change was not made, because it cannot be written into the audit; try again in a moment."
+
+
+class Action(StrEnum):
+    """What can happen."""
+
+    PROJECT_CREATE = "project.create"
+    PROJECT_DELETE = "project.delete"
+    KEY_MINT = "key.mint"
+    KEY_REVOKE = "key.revoke"
+    KEY_ROTATE = "key.rotate"
+    SUBDOMAIN_RESERVE = "subdomain.reserve"
+    SUBDOMAIN_CLAIM = "subdomain.claim"
+    SUBDOMAIN_RELEASE = "subdomain.release"
+    SUBDOMAIN_MOVE = "subdomain.move"
+    TUNNEL_OPEN = "tunnel.open"
+    TUNNEL_CLOSE = "tunnel.close"
+    SESSION_REFUSED = "session.refused"
+    REQUEST_REFUSED = "request.refused"
+    REFUSALS_SUMMARY = "refusals.summary"
+    SIGNER_ADD = "signer.add"
+    RELAY_START = "relay.start"
+
+
+def moment(at: float) -> str:
+    """ISO 8601 in UTC with microseconds: `2026-01-02T03:04:05.000006Z`."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+async def append(write: Writing, at: float, *notes: Note) -> None:
+    """Adds rows to the transaction of the change that they are about. Raises Unavailable, and so undoes the change."""
+    if not notes:
+        return
+    seq, previous = write.ledger.audit_seq, write.ledger.audit_hash
+    values = []
+    for note in notes:
+        seq += 1
+        row = AuditRow(
+            seq=seq,
+            at=moment(at if note.at is None else note.at),
+            actor=note.actor.key_id,
+            lineage=tuple(note.actor.lineage),
+            action=str(note.action),
+            subject=note.subject,
+            project=note.project,
+            address=note.actor.address,
+            details=dict(note.details),
+        )
+        now = digest(previous, row)
+        values.append(
+            {
+                "seq": seq,
+                "at": row.at,
+                "actor": row.actor,
+                "lineage": json.dumps(row.lineage),
+                "action": row.action,
+                "subject": row.subject,
+                "project": row.project,
+                "address": row.address,
+                "details": json.dumps(row.details),
+                "previous": previous,
+                "hash": now,
+            }
+        )
+        previous = now
+    try:
+        await write.run(insert(AUDIT), values)
+    except RegistryError:
+        raise Unavailable(NOT_AUDITED) from None
+    write.ledger.audit_seq, write.ledger.audit_hash = seq, previous
+
+
+class Audit:
+    """Reading the audit, and writing what is no change of the registry's own."""
+
+    def __init__(self, database: Database, now: Callable[[], float]) -> None:
+        self._database = database
+        self._now = now
+
+    async def record(self, notes: Sequence[Note]) -> None:
+        """Many notes in one transaction. Raises Unavailable."""
+        if notes:
+            async with self._database.writing() as write:
+                await append(write, self._now(), *notes)
+
+    async def read(self, after_seq: int = 0, limit: int = 500) -> list[tuple[AuditRow, str]]:
+        """Rows with their hashes, oldest first."""
+        query = select(AUDIT).where(AUDIT.c.seq > after_seq).order_by(AUDIT.c.seq).limit(limit)
+        async with self._database.reading() as read:
+            rows = await read.rows(query)
+        return [
+            (
+                AuditRow(
+                    seq=row.seq,
+                    at=row.at,
+                    actor=row.actor,
+                    lineage=tuple(json.loads(row.lineage)),
+                    action=row.action,
+                    subject=row.subject,
+                    project=row.project,
+                    address=row.address,
+                    details=json.loads(row.details),
+                ),
+                row.hash,
+            )
+            for row in rows
+        ]
+
+    async def head(self) -> tuple[int, str]:
+        """Number and hash of the newest row; (0, GENESIS) without any."""
+        async with self._database.reading() as read:
+            row = await read.row(select(LEDGER.c.audit_seq, LEDGER.c.audit_hash))
+        assert row is not None
+        return row.audit_seq, row.audit_hash

@@ -1,0 +1,118 @@
+"""The registry as its callers see it: one object, a part for each thing. What a node polls is here too.
+
+It knows nothing of sessions, and decides nothing about who may ask: callers were told who they serve.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+from sqlalchemy import insert, select
+
+from relay.registry.audit import Action, Audit, append
+from relay.registry.database import Database
+from relay.registry.dialects import insert_or_add
+from relay.registry.errors import Conflict, SchemaError
+from relay.registry.keys import Keys
+from relay.registry.names import WEEK
+from relay.registry.projects import Projects
+from relay.registry.records import RELAY, Note, Position, Revoked, UsageRow
+from relay.registry.schema import KEYS, LEDGER, SIGNERS, USAGE
+from relay.registry.subdomains import Subdomains
+from relay.registry.trees import not_over
+
+
+class Changes:
+    """What a node asks again and again, to learn what other nodes and commands changed."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def position(self) -> Position:
+        """One cheap query. Raises Unavailable."""
+        async with self._database.reading() as read:
+            row = await read.row(select(LEDGER.c.revocation_seq, LEDGER.c.keys_seq))
+        if row is None:
+            raise SchemaError("The database has no ledger; restore it from a backup.")
+        return Position(row.revocation_seq, row.keys_seq)
+
+    async def revoked_since(self, seq: int) -> list[Revoked]:
+        """Keys revoked after this place in the revocation sequence."""
+        query = select(KEYS.c.id, KEYS.c.revoked_by, KEYS.c.revoked_at).where(KEYS.c.revoked_seq > seq)
+        async with self._database.reading() as read:
+            return [
+                Revoked(row.id, row.revoked_by, row.revoked_at)
+                for row in await read.rows(query.order_by(KEYS.c.revoked_seq))
+            ]
+
+    async def revoked_alive(self, now: float) -> list[Revoked]:
+        """Revoked keys that would be valid otherwise."""
+        query = select(KEYS.c.id, KEYS.c.revoked_by, KEYS.c.revoked_at)
+        query = query.where(KEYS.c.revoked_seq.is_not(None), not_over(now))
+        async with self._database.reading() as read:
+            return [Revoked(row.id, row.revoked_by, row.revoked_at) for row in await read.rows(query)]
+
+
+class Signers:
+    """Public halves of the keys that nodes sign child and visitor keys with."""
+
+    def __init__(self, database: Database, now: Callable[[], float]) -> None:
+        self._database = database
+        self._now = now
+
+    async def add(self, kid: str, public: bytes, node: str) -> None:
+        """Nothing happens when it is known. Raises Conflict when the id is known with another key."""
+        known = select(SIGNERS.c.public_key).where(SIGNERS.c.kid == kid)
+        async with self._database.writing() as write:
+            row = await write.row(known)
+            if row is not None:
+                if bytes(row.public_key) != public:
+                    raise Conflict("signer_exists", f"The signing key {kid} is registered with another public key.")
+                return
+            now = self._now()
+            await write.run(insert(SIGNERS), {"kid": kid, "public_key": public, "node": node, "created_at": now})
+            write.ledger.keys_seq += 1
+            encoded = base64.urlsafe_b64encode(public).decode().rstrip("=")
+            await append(write, now, Note(RELAY, Action.SIGNER_ADD, kid, "", {"node": node, "public_key": encoded}))
+
+    async def all(self) -> dict[str, bytes]:
+        """Those whose keys count."""
+        query = select(SIGNERS.c.kid, SIGNERS.c.public_key).where(SIGNERS.c.retired_at.is_(None))
+        async with self._database.reading() as read:
+            return {row.kid: bytes(row.public_key) for row in await read.rows(query)}
+
+
+class Usage:
+    """Counters by project, key and month."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, rows: Sequence[UsageRow]) -> None:
+        """Adds to the counters."""
+        if rows:
+            async with self._database.writing() as write:
+                statement = insert_or_add(write.dialect, USAGE, ("requests", "bytes_in", "bytes_out"))
+                await write.run(statement, [asdict(row) for row in rows])
+
+    async def read(self, project: str) -> list[UsageRow]:
+        """A project's counters, oldest month first."""
+        query = select(USAGE).where(USAGE.c.project_id == project).order_by(USAGE.c.period, USAGE.c.key_id)
+        async with self._database.reading() as read:
+            return [UsageRow(**row._mapping) for row in await read.rows(query)]
+
+
+class Registry:
+    """Projects, keys, names, audit. `now`: seconds since the epoch (UTC). `quarantine`: see `Subdomains`."""
+
+    def __init__(self, database: Database, now: Callable[[], float], quarantine: float = WEEK) -> None:
+        self.database = database
+        self.projects = Projects(database, now)
+        self.keys = Keys(database, now)
+        self.subdomains = Subdomains(database, now, quarantine)
+        self.audit = Audit(database, now)
+        self.changes = Changes(database)
+        self.signers = Signers(database, now)
+        self.usage = Usage(database)

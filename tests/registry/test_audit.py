@@ -1,0 +1,207 @@
+"""The audit: chained, only added to, and the condition of every change."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from typing import Any
+
+import asyncpg  # type: ignore[import-untyped]
+import pytest
+
+from relay.keys.chain import GENESIS, digest
+from relay.registry import Action, Actor, Conflict, Note, NotFound, Unavailable, UsageRow
+from relay.registry.audit import moment
+from tests.registry.world import NOW, World, a_key, actor, world
+from tests.support.databases import apart
+
+
+async def execute(url: str, statement: str) -> None:
+    """Straight at the database, as somebody with its password would."""
+    if url.startswith("sqlite"):
+        connection = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+        try:
+            connection.execute(statement)
+        finally:
+            connection.close()
+        return
+
+    async def work() -> None:
+        other = await asyncpg.connect(url)
+        try:
+            await other.execute(statement)
+        finally:
+            await other.close()
+
+    await asyncio.to_thread(apart, work)
+
+
+def note(subject: str = "a", **given: Any) -> Note:
+    """Something that happened."""
+    return Note(Actor("mtk_child_x", ("mtk_master_y",), "192.0.2.1"), Action.TUNNEL_OPEN, subject, **given)
+
+
+async def test_the_rows_are_a_chain(here: World) -> None:
+    """Each hash covers the row and the hash before, from the first row on, through changes and notes alike."""
+    _, master = await here.project()
+    await here.registry.audit.record([note("a", details={"ü": [1, 2.5, None, "\0\ud800"]}), note("b", at=NOW - 1.5)])
+    await here.registry.keys.revoke(here.by, master.id, True)
+    entries = await here.registry.audit.read(0, 100)
+    assert [row.seq for row, _ in entries] == list(range(1, 7))
+    previous = GENESIS
+    for row, hash in entries:
+        previous = digest(previous, row)
+        assert hash == previous
+    assert await here.registry.audit.head() == (6, previous)
+    told = entries[3][0]
+    assert (told.actor, told.lineage, told.address) == ("mtk_child_x", ("mtk_master_y",), "192.0.2.1")
+    assert told.details == {"ü": [1, 2.5, None, "\0\ud800"]}
+    assert (told.at, entries[4][0].at) == (moment(NOW), moment(NOW - 1.5))
+    assert [row.seq for row, _ in await here.registry.audit.read(4, 1)] == [5]
+    await here.registry.audit.record([])
+    assert (await here.registry.audit.head())[0] == 6
+
+
+async def test_a_new_registry_has_no_row(database_url: str) -> None:
+    """Its chain begins at the well-known hash."""
+    from relay.registry import Database, Registry
+
+    database = await Database.open(database_url)
+    try:
+        assert await Registry(database, lambda: NOW).audit.head() == (0, GENESIS)
+    finally:
+        await database.close()
+
+
+REWRITES = {
+    "edit": "UPDATE audit SET subject = 'x' WHERE seq = 1",
+    "edit all": "UPDATE audit SET actor = ''",
+    "delete": "DELETE FROM audit WHERE seq = 2",
+    "delete all": "DELETE FROM audit",
+    "overwrite": "INSERT INTO audit SELECT seq, 'x', actor, lineage, action, subject, project, address, details,"
+    " previous, hash FROM audit WHERE seq = 1 ON CONFLICT (seq) DO UPDATE SET at = 'x'",
+}
+
+
+async def test_the_database_itself_refuses_to_rewrite_a_row(here: World) -> None:
+    """Whoever holds the connection: edit, delete and overwrite fail, and the rows are what they were."""
+    await here.project()
+    before = await here.registry.audit.read()
+    sqlite = here.url.startswith("sqlite")
+    other = "INSERT OR REPLACE INTO audit VALUES (1,'','','','','','','','','','')" if sqlite else "TRUNCATE audit"
+    for how in (*REWRITES.values(), other):
+        with pytest.raises((sqlite3.IntegrityError, asyncpg.RaiseError)) as refused:
+            await execute(here.url, how)
+        assert "append-only" in str(refused.value), how
+    assert await here.registry.audit.read() == before
+
+
+async def every_change(here: World) -> dict[str, Any]:
+    """One call of each change there is, ready to be made."""
+    project, master = await here.project()
+    child = await here.child(master)
+    other, _ = await here.project("two")
+    await here.registry.subdomains.reserve(here.by, "held", project.id)
+    registry = here.registry
+    return {
+        "projects.create": lambda: here.project("three"),
+        "projects.default": lambda: registry.projects.default(here.by),
+        "projects.delete": lambda: registry.projects.delete(here.by, project.id),
+        "keys.mint": lambda: here.child(master),
+        "keys.revoke": lambda: registry.keys.revoke(here.by, master.id, True),
+        "keys.rotate": lambda: registry.keys.rotate(here.by, master.id, b"x" * 32, "mtk_master_" + "0" * 12, 1.0),
+        "subdomains.claim": lambda: registry.subdomains.claim(actor(child), ["free"], child),
+        "subdomains.reserve": lambda: registry.subdomains.reserve(here.by, "free2", project.id),
+        "subdomains.release": lambda: registry.subdomains.release(here.by, "held"),
+        "subdomains.move": lambda: registry.subdomains.move(here.by, "held", other.id),
+        "signers.add": lambda: registry.signers.add("node_x", b"x" * 32, "host"),
+        "audit.record": lambda: registry.audit.record([note()]),
+    }
+
+
+async def everything(here: World) -> list[Any]:
+    """All that the registry holds."""
+    registry = here.registry
+    return [
+        await registry.projects.list(), await registry.keys.list(), await registry.subdomains.list(),
+        await registry.signers.all(), await registry.audit.read(), await registry.audit.head(),
+        await registry.changes.position(),
+    ]  # fmt: skip
+
+
+async def test_what_cannot_be_audited_is_not_done(fresh_url: str) -> None:
+    """Each change, while the audit takes no row, is refused and leaves nothing; when it does again, it is made."""
+    async with world(fresh_url) as here:
+        changes = await every_change(here)
+        before = await everything(here)
+        if fresh_url.startswith("sqlite"):
+            fail = "CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no'); END"
+            mend = "DROP TRIGGER full"
+        else:
+            fail, mend = (
+                "ALTER TABLE audit ADD CONSTRAINT broken CHECK (seq < 0) NOT VALID",
+                ("ALTER TABLE audit DROP CONSTRAINT broken"),
+            )
+        await execute(fresh_url, fail)
+        for name, change in changes.items():
+            with pytest.raises(Unavailable) as refused:
+                await change()
+            assert "audit" in str(refused.value), name
+            assert await everything(here) == before, name
+        await execute(fresh_url, mend)
+        for name in ("keys.mint", "subdomains.move", "projects.default", "audit.record", "keys.revoke"):
+            await changes[name]()
+        assert (await here.registry.audit.head())[0] == before[5][0] + 5
+
+
+async def test_every_change_is_audited(here: World) -> None:
+    """One or more rows each, and none without a change."""
+    seen = set()
+    for name, change in (await every_change(here)).items():
+        if name in {"projects.delete", "keys.revoke", "subdomains.release"}:
+            continue  # they would take the ground from under the others
+        before = await here.registry.audit.head()
+        await change()
+        assert await here.registry.audit.head() != before, name
+        seen |= {row.action for row, _ in await here.registry.audit.read(before[0])}
+    assert seen == {
+        "project.create", "key.mint", "key.rotate", "subdomain.claim", "subdomain.reserve", "subdomain.move",
+        "signer.add", "tunnel.open",
+    }  # fmt: skip
+
+
+async def test_signers(here: World) -> None:
+    """Added once, found by everybody, never replaced."""
+    await here.registry.signers.add("node_a", b"a" * 32, "host-a")
+    before = await here.registry.audit.head(), await here.registry.changes.position()
+    await here.registry.signers.add("node_a", b"a" * 32, "host-b")
+    assert (await here.registry.audit.head(), await here.registry.changes.position()) == before
+    with pytest.raises(Conflict):
+        await here.registry.signers.add("node_a", b"b" * 32, "host-a")
+    await here.registry.signers.add("node_b", b"b" * 32, "host-b")
+    assert await here.registry.signers.all() == {"node_a": b"a" * 32, "node_b": b"b" * 32}
+    assert (await here.registry.changes.position()).keys_seq == before[1].keys_seq + 1
+
+
+async def test_usage_adds_up(here: World) -> None:
+    """By project, key and month, also within one batch, also beyond 32 bits."""
+    rows = [
+        UsageRow("p", "k", "2026-01", 1, 2, 3), UsageRow("p", "k", "2026-01", 1, 2**40, 0),
+        UsageRow("p", "k", "2025-12", 1, 0, 0), UsageRow("p", "j", "2026-01", 5, 0, 0),
+        UsageRow("q", "k", "2026-01", 9, 9, 9),
+    ]  # fmt: skip
+    await here.registry.usage.add(rows)
+    await here.registry.usage.add(rows[:1])
+    await here.registry.usage.add([])
+    assert await here.registry.usage.read("p") == [
+        UsageRow("p", "k", "2025-12", 1, 0, 0), UsageRow("p", "j", "2026-01", 5, 0, 0),
+        UsageRow("p", "k", "2026-01", 3, 4 + 2**40, 6),
+    ]  # fmt: skip
+
+
+async def test_a_refused_change_leaves_no_row(here: World) -> None:
+    """What was not done is not in the audit."""
+    before = await here.registry.audit.head()
+    with pytest.raises(NotFound):
+        await here.registry.keys.revoke(here.by, a_key(here.operator.kind).id, True)
+    assert await here.registry.audit.head() == before

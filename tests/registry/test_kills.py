@@ -1,0 +1,132 @@
+"""Programs that die in the middle: what was acknowledged is there, what was begun is whole or not at all.
+
+RELAY_CHAOS=1 kills 50 times; the default kills a few times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert
+
+from relay.keys.chain import GENESIS, digest
+from relay.keys.forms import Kind
+from relay.registry.rows import row_of_key
+from relay.registry.schema import KEYS
+from tests.registry.world import NOW, World, a_key, world
+
+CHAOS = bool(os.environ.get("RELAY_CHAOS"))
+KILLS = 50 if CHAOS else 3
+TREE = 500
+ROOT = Path(__file__).parents[2]
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600 if CHAOS else 120)]
+
+
+class Writer:
+    """tests.registry.writer, as a process."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def order(self, line: str) -> int:
+        """The id of the process that carries it out."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
+        return int((await self.answer()).removeprefix("pid "))
+
+    async def answer(self) -> str:
+        assert self._process.stdout is not None
+        async with asyncio.timeout(60):
+            line = await self._process.stdout.readline()
+        assert line, "the writer ended"
+        return line.decode().strip()
+
+
+@asynccontextmanager
+async def writer(url: str) -> AsyncIterator[Writer]:
+    """A writer on this database."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.registry.writer", url, cwd=ROOT, stdin=-1, stdout=-1
+    )
+    try:
+        yield Writer(process)
+        assert process.stdin is not None
+        process.stdin.close()
+        async with asyncio.timeout(10):
+            await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def is_sound(here: World) -> None:
+    """The database's own check passes, and the chain leads to the ledger's end."""
+    if here.url.startswith("sqlite"):
+        connection = sqlite3.connect(here.url.removeprefix("sqlite:///"))
+        try:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+        finally:
+            connection.close()
+    previous, last = GENESIS, 0
+    for row, hash in await here.registry.audit.read(0, 1_000_000):
+        assert row.seq == last + 1
+        previous, last = digest(previous, row), row.seq
+        assert hash == previous
+    assert await here.registry.audit.head() == (last, previous)
+
+
+async def test_killed_while_writing(database_url: str) -> None:
+    """After each kill every acknowledged key is there, with its row in the audit, and so is nothing without one."""
+    rng = random.Random(1)
+    async with world(database_url) as here, writer(database_url) as program:
+        await here.project()
+        acknowledged: set[str] = set()
+        for _ in range(KILLS):
+            pid = await program.order("write")
+            for _ in range(rng.randint(1, 12)):
+                acknowledged.add(await program.answer())
+            os.kill(pid, signal.SIGKILL)
+            while (line := await program.answer()) != "killed":
+                acknowledged.add(line)
+            audited = {row.subject for row, _ in await here.registry.audit.read(0, 1_000_000)}
+            assert acknowledged <= audited
+            found = await here.registry.keys.find(audited)
+            assert {one for one in audited if one.startswith("mtk_")} == set(found)
+            await is_sound(here)
+            await here.registry.signers.add(f"node_{len(acknowledged)}", b"x" * 32, "host")
+
+
+async def test_killed_while_revoking(database_url: str) -> None:
+    """Killed at each of its steps in turn: the whole tree is revoked, with a row in the audit, or nothing of it is."""
+    async with world(database_url) as here, writer(database_url) as program:
+        _, master = await here.project()
+        child = row_of_key(await here.child(master, expires_at=NOW + 1e9))
+        async with here.database.writing() as write:
+            await write.run(insert(KEYS), [{**child, "id": a_key(Kind.CHILD).id} for _ in range(TREE)])
+        step, killed = 0, 0
+        while True:
+            await program.order(f"revoke {master.id} {step}")
+            how = await program.answer()
+            await is_sound(here)
+            revoked = len(await here.registry.changes.revoked_since(0))
+            audited = "key.revoke" in await here.actions()
+            assert (revoked, audited) in {(0, False), (TREE + 2, True)}
+            if how == "done":
+                break
+            killed += 1
+            assert revoked == 0
+            step += 1 if CHAOS else 4
+        assert killed >= 3
+        assert revoked == TREE + 2

@@ -1,0 +1,347 @@
+"""The schema: filled, upgraded, taken back, compared, refused; rows are never lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import CheckConstraint, Connection, inspect, text
+
+from relay.registry import Database, Limits, RegistryError, SchemaError, Unavailable, migrate
+from relay.registry.dialects import Place, engine
+from relay.registry.schema import METADATA
+from tests.registry.test_audit import execute
+from tests.registry.world import world
+from tests.support.databases import Postgres, apart
+
+NEWEST = migrate.known()[-1]
+SHORT = Limits(connect=1, statement=1, lock=0.3)
+
+# A step as a later version would have it: a table altered, which SQLite does by making another one.
+NEXT_STEP = """
+import sqlalchemy as sa
+from alembic import op
+revision, down_revision = "9001", "{before}"
+
+def upgrade():
+    with op.batch_alter_table("keys") as table:
+        table.add_column(sa.Column("note", sa.Text, nullable=False, server_default="none"))
+        table.alter_column("label", new_column_name="title")
+    op.create_table("extra", sa.Column("id", sa.Integer, primary_key=True))
+
+def downgrade():
+    op.drop_table("extra")
+    with op.batch_alter_table("keys") as table:
+        table.alter_column("title", new_column_name="label")
+        table.drop_column("note")
+"""
+BAD_STEP = """
+import sqlalchemy as sa
+from alembic import op
+revision, down_revision = "9001", "{before}"
+
+def upgrade():
+    op.create_table("extra", sa.Column("id", sa.Integer, primary_key=True))
+    op.execute("UPDATE keys SET label = 'changed'")
+    op.execute("SELECT nonsense FROM nowhere")
+"""
+
+
+def steps(tmp_path: Path, another: str) -> Path:
+    """The product's migrations and one more."""
+    made = tmp_path / "steps"
+    shutil.copytree(migrate.steps_directory(), made, ignore=shutil.ignore_patterns("__pycache__"))
+    (made / "versions" / "9001_next.py").write_text(another.format(before=NEWEST), encoding="utf-8")
+    return made
+
+
+def inside(url: str, work: Any) -> Any:
+    """What a synchronous function finds on a connection."""
+
+    async def run() -> Any:
+        pool = engine(Place.of(url), Limits(), "builder")
+        try:
+            async with pool.connect() as connection:
+                return await connection.run_sync(work)
+        finally:
+            await pool.dispose()
+
+    return apart(run)
+
+
+def rows_of(url: str) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of every table but Alembic's own."""
+
+    def read(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
+        return {
+            table: sorted(tuple(row) for row in connection.execute(text(f"SELECT * FROM {table}")))
+            for table in inspect(connection).get_table_names()
+            if table != "alembic_version"
+        }
+
+    found: dict[str, list[tuple[Any, ...]]] = inside(url, read)
+    return found
+
+
+async def use(url: str) -> None:
+    """Some of everything in a database."""
+    async with world(url) as here:
+        _, master = await here.project()
+        child = await here.child(master)
+        await here.registry.subdomains.claim(here.by, ["a"], child)
+        await here.registry.signers.add("node_x", b"x" * 32, "host")
+        await here.registry.keys.rotate(here.by, master.id, b"n" * 32, "mtk_master_" + "0" * 12, 10.0)
+
+
+def test_an_empty_database_is_filled(empty_url: str) -> None:
+    """At a relay's start; the second time there is nothing to do, and Alembic is not even loaded."""
+    assert migrate.current(empty_url) == ""
+    migrate.ensure(empty_url)
+    assert migrate.current(empty_url) == NEWEST
+    asyncio.run(use(empty_url))
+    before = rows_of(empty_url)
+    program = (
+        "import sys; from relay.registry import migrate; migrate.ensure(sys.argv[1]); print('alembic' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, empty_url], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+    assert rows_of(empty_url) == before
+    assert migrate.upgrade(empty_url) == NEWEST
+
+
+def test_models_and_migrations_agree(database_url: str) -> None:
+    """What the migrations make is what the code works with: Alembic sees no difference, constraints included."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    def compare(connection: Connection) -> tuple[list[Any], dict[str, set[str]], dict[str, set[str]]]:
+        options = {"compare_type": True, "compare_server_default": True}
+        differences = compare_metadata(MigrationContext.configure(connection, opts=options), METADATA)
+        checks = {
+            name: {str(check["name"]) for check in inspect(connection).get_check_constraints(name)}
+            for name in METADATA.tables
+        }
+        written = {
+            name: {str(one.name) for one in table.constraints if isinstance(one, CheckConstraint)}
+            for name, table in METADATA.tables.items()
+        }
+        return list(differences), checks, written
+
+    differences, checks, written = inside(database_url, compare)
+    assert differences == []
+    assert checks == written
+    assert any(written.values())
+
+
+def test_up_and_down_and_up_keeps_every_row(fresh_url: str, tmp_path: Path) -> None:
+    """Over a step that alters a table; and what was made before works after."""
+    another = steps(tmp_path, NEXT_STEP)
+    asyncio.run(use(fresh_url))
+    before = rows_of(fresh_url)
+    for _ in range(2):
+        assert migrate.upgrade(fresh_url, steps=another) == "9001"
+        after = rows_of(fresh_url)
+        assert [row[:-1] for row in after["keys"]] == before["keys"]
+        assert {name: rows for name, rows in after.items() if name not in {"keys", "extra"}} == {
+            name: rows for name, rows in before.items() if name != "keys"
+        }
+        assert migrate.downgrade(fresh_url, NEWEST, steps=another) == NEWEST
+        assert rows_of(fresh_url) == before
+    with pytest.raises(Exception, match="append-only"):
+        asyncio.run(execute(fresh_url, "DELETE FROM audit"))
+
+
+def test_a_step_that_fails_leaves_everything_as_it_was(fresh_url: str, tmp_path: Path) -> None:
+    """Also what it had done already."""
+    asyncio.run(use(fresh_url))
+    before = rows_of(fresh_url)
+    with pytest.raises(RegistryError):
+        migrate.upgrade(fresh_url, steps=steps(tmp_path, BAD_STEP))
+    assert rows_of(fresh_url) == before
+    assert migrate.current(fresh_url) == NEWEST
+
+
+def test_a_newer_schema_is_refused(fresh_url: str, tmp_path: Path) -> None:
+    """By every way in, with what to do; nothing is changed."""
+    migrate.upgrade(fresh_url, steps=steps(tmp_path, NEXT_STEP))
+    before = rows_of(fresh_url)
+    for call in (migrate.ensure, migrate.upgrade, lambda url: migrate.downgrade(url, NEWEST)):
+        with pytest.raises(SchemaError) as refused:
+            call(fresh_url)
+        assert "9001" in str(refused.value)
+        assert "newer relay" in str(refused.value)
+    assert migrate.current(fresh_url) == "9001"
+    assert rows_of(fresh_url) == before
+
+
+def test_an_older_schema(fresh_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite is upgraded at the start; PostgreSQL, which others may be using, only by the command."""
+    another = steps(tmp_path, NEXT_STEP)
+    monkeypatch.setattr(migrate, "steps_directory", lambda: another)
+    if fresh_url.startswith("sqlite"):
+        migrate.ensure(fresh_url)
+    else:
+        with pytest.raises(SchemaError) as refused:
+            migrate.ensure(fresh_url)
+        assert "relay db upgrade" in str(refused.value)
+        assert migrate.current(fresh_url) == NEWEST
+        migrate.upgrade(fresh_url)
+    assert migrate.current(fresh_url) == "9001"
+
+
+def test_the_first_schema_is_not_taken_back_from_under_rows(fresh_url: str) -> None:
+    """That would lose all; a database without any may be emptied, and filled again."""
+    assert migrate.downgrade(fresh_url, "base") == ""
+    migrate.ensure(fresh_url)
+    assert migrate.current(fresh_url) == NEWEST
+    asyncio.run(use(fresh_url))
+    before = rows_of(fresh_url)
+    with pytest.raises(SchemaError):
+        migrate.downgrade(fresh_url, "base")
+    assert rows_of(fresh_url) == before
+
+
+def test_somebody_elses_database_is_left_alone(empty_url: str) -> None:
+    """One with tables that are not a relay's."""
+    if empty_url.startswith("sqlite"):
+        Path(empty_url.removeprefix("sqlite:///")).touch()
+    asyncio.run(execute(empty_url, "CREATE TABLE recipes (id integer)"))
+    for call in (migrate.ensure, migrate.upgrade):
+        with pytest.raises(SchemaError) as refused:
+            call(empty_url)
+        assert "database of its own" in str(refused.value)
+    assert rows_of(empty_url) == {"recipes": []}
+
+
+def test_a_revision_that_does_not_exist(database_url: str) -> None:
+    """Is a mistake in one sentence."""
+    for call in (migrate.upgrade, migrate.downgrade):
+        with pytest.raises(SchemaError) as refused:
+            call(database_url, "nonsense")
+        assert "nonsense" in str(refused.value)
+
+
+async def test_many_start_at_once(empty_url: str) -> None:
+    """Each finds the schema there in the end, whoever made it."""
+    await asyncio.gather(*(asyncio.to_thread(migrate.ensure, empty_url) for _ in range(4)))
+    assert await asyncio.to_thread(migrate.current, empty_url) == NEWEST
+    async with world(empty_url) as here:
+        assert await here.actions() == []
+
+
+async def test_a_database_without_schema_does_not_open_for_work(empty_url: str) -> None:
+    """Without `ensure` before, the first question says what is missing."""
+    if empty_url.startswith("sqlite"):
+        Path(empty_url.removeprefix("sqlite:///")).touch()
+    database = await Database.open(empty_url)
+    try:
+        with pytest.raises(SchemaError):
+            async with database.writing():
+                pass
+    finally:
+        await database.close()
+
+
+def test_a_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    """Made with its directory, whatever the umask; in the mode in which readers go on beside a writer."""
+    path = tmp_path / "new" / "relay.db"
+    before = os.umask(0)
+    try:
+        migrate.ensure(f"sqlite:///{path}")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database, but long enough to be taken for one" * 100, b"SQLite format 3\0" + b"x" * 500]
+)
+def test_a_file_that_is_no_database(content: bytes, tmp_path: Path) -> None:
+    """Is refused in a sentence and stays as it was."""
+    path = tmp_path / "relay.db"
+    path.write_bytes(content)
+    for call in (migrate.ensure, migrate.current, migrate.upgrade):
+        with pytest.raises(Unavailable) as refused:
+            call(f"sqlite:///{path}")
+        assert str(refused.value).endswith(".")
+    assert path.read_bytes() == content
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    """A file where a directory should be."""
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(Unavailable):
+        migrate.ensure(f"sqlite:///{tmp_path}/file/relay.db")
+
+
+async def test_a_backup_of_a_living_database(sqlite_url: str, tmp_path: Path) -> None:
+    """Holds what was committed, is for its owner only, and works as a database; nothing is overwritten."""
+    copy = tmp_path / "copy.db"
+    async with world(sqlite_url) as here:
+        _, master = await here.project()
+        async with here.database.writing() as write:
+            await write.run(text("UPDATE keys SET label = 'not yet'"))
+            await asyncio.to_thread(migrate.backup, sqlite_url, copy)
+        await here.child(master)
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    assert sorted(one.name for one in tmp_path.iterdir() if "copy" in one.name) == ["copy.db"]
+    with pytest.raises(RegistryError, match="exists already"):
+        migrate.backup(sqlite_url, copy)
+    await asyncio.to_thread(migrate.ensure, f"sqlite:///{copy}")
+    database = await Database.open(f"sqlite:///{copy}")
+    async with database.reading() as read:
+        rows = await read.rows(text("SELECT kind, label FROM keys ORDER BY kind"))
+    await database.close()
+    assert [tuple(row) for row in rows] == [("master", ""), ("operator", "")]
+
+
+def test_backups_that_cannot_be_made(sqlite_url: str, tmp_path: Path) -> None:
+    """Each says why; none leaves half a file."""
+    with pytest.raises(RegistryError, match="pg_dump"):
+        migrate.backup("postgresql://relay@db/relay", tmp_path / "copy")
+    with pytest.raises(RegistryError, match="no database"):
+        migrate.backup(f"sqlite:///{tmp_path}/nothing.db", tmp_path / "copy")
+    with pytest.raises(RegistryError):
+        migrate.backup(sqlite_url, tmp_path / "nowhere" / "copy")
+    damaged = tmp_path / "damaged.db"
+    damaged.write_bytes(b"x" * 5000)
+    with pytest.raises(RegistryError):
+        migrate.backup(f"sqlite:///{damaged}", tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_locked_database_is_not_migrated(sqlite_url: str, tmp_path: Path) -> None:
+    """While somebody writes; told after the deadline."""
+    other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        with pytest.raises(Unavailable):
+            migrate.upgrade(sqlite_url, limits=SHORT, steps=steps(tmp_path, NEXT_STEP))
+    finally:
+        other.close()
+    assert migrate.current(sqlite_url) == NEWEST
+
+
+def test_a_server_that_is_not_there(postgres: Postgres) -> None:
+    """Or has no such database, or does not let this user in."""
+    for url in (
+        "postgresql://relay@127.0.0.1:1/relay",
+        postgres.url_of("nonexistent"),
+        postgres.url_of("postgres").replace("//postgres@", "//nobody_of_that_name@"),
+    ):
+        for call in (migrate.ensure, migrate.current, migrate.upgrade):
+            with pytest.raises(Unavailable) as refused:
+                call(url, limits=SHORT)
+            assert str(refused.value).endswith(".")
