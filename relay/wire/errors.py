@@ -34,6 +34,7 @@ class AwayCode(IntEnum):
     REVOKED = 3
     DEAD_PEER = 4
     OVERLOADED = 5
+    CLOSED = 6
 
 
 class ProtocolError(Exception):

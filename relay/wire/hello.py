@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from relay.wire.access import AccessRules, rules_from_json, rules_to_json, ways_from_json
 from relay.wire.errors import RemoteProtocolError
 from relay.wire.frames import MAX_HELLO, MAX_WELCOME
 
@@ -39,6 +41,8 @@ class Hello:
     names: tuple[str, ...]
     versions: tuple[int, ...] = (VERSION,)
     agent: str = ""
+    access: Mapping[str, AccessRules] = field(default_factory=dict)
+    """What visitors must show, for those of `names` that are not open to everybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ class Welcome:
     max_streams: int
     version: int = VERSION
     relay: str = ""
+    access: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The ways in, for each tunnel that has rules (see `AccessRules.ways`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,11 @@ class Renew:
 
 def encode_hello(hello: Hello) -> bytes:
     """The payload of a HELLO frame."""
-    return _dump(asdict(hello))
+    body = {name: getattr(hello, name) for name in Hello.__slots__}
+    del body["access"]
+    if hello.access:
+        body["access"] = rules_to_json(hello.access)
+    return _dump(body)
 
 
 def decode_hello(payload: bytes) -> Hello:
@@ -97,13 +107,18 @@ def decode_hello(payload: bytes) -> Hello:
         names=names,
         versions=tuple(versions),
         agent=_text(body, "agent", 128) if "agent" in body else "",
+        access=rules_from_json(body["access"], names) if "access" in body else {},
     )
 
 
 def encode_welcome(welcome: Welcome) -> bytes:
     """The payload of a WELCOME or RENEWED frame."""
     body = asdict(welcome)
-    body["tunnels"] = [{"name": name, "url": url} for name, url in welcome.tunnels]
+    access = body.pop("access")
+    body["tunnels"] = [
+        {"name": name, "url": url} | ({"access": access[name]} if name in access else {})
+        for name, url in welcome.tunnels
+    ]
     return _dump(body)
 
 
@@ -123,6 +138,7 @@ def decode_welcome(payload: bytes) -> Welcome:
         max_streams=_integer(body, "max_streams", 1, 2**31),
         version=_integer(body, "version", 1, MAX_VERSION),
         relay=_text(body, "relay", 128) if "relay" in body else "",
+        access={t["name"]: ways_from_json(t["access"]) for t in tunnels if "access" in t},
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 from hypothesis import strategies as st
 
-from relay.wire import frames, hello
+from relay.wire import access, frames, hello
 from relay.wire.errors import LocalProtocolError
 
 KINDS = sorted(frames.NAMES)
@@ -97,25 +98,52 @@ def texts(most: int) -> st.SearchStrategy[str]:
 
 labels = st.from_regex(hello.LABEL, fullmatch=True)
 
+_B64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+hashes = st.builds(
+    lambda lanes, memory, passes, salt, digest: f"$argon2id$v=19$m={memory},t={passes},p={lanes}${salt}${digest}",
+    st.integers(1, access.MAX_LANES),
+    st.integers(8 * access.MAX_LANES, access.MAX_MEMORY),
+    st.integers(1, access.MAX_PASSES),
+    st.text(_B64, min_size=11, max_size=86).filter(lambda text: len(text) % 4 != 1),
+    st.text(_B64, min_size=22, max_size=86).filter(lambda text: len(text) % 4 != 1),
+)
+users = st.text(_CHARACTERS, min_size=1, max_size=access.MAX_USER).filter(lambda user: not access.why_not_user(user))
+rules = st.builds(
+    access.AccessRules,
+    visitor_keys=st.booleans(),
+    basic=st.dictionaries(users, hashes, max_size=2).map(lambda known: tuple(known.items())),
+).filter(lambda one: bool(one.ways))
+
 hellos = st.builds(
-    hello.Hello,
-    instance=st.from_regex(r"[0-9A-Za-z_-]{1,64}", fullmatch=True),
-    slot=st.integers(0, hello.MAX_SLOTS - 1),
-    generation=st.integers(0, 2**53),
-    key=texts(40),
-    names=st.lists(labels, max_size=4, unique=True).map(tuple),
-    versions=st.lists(st.integers(1, hello.MAX_VERSION), min_size=1, max_size=16).map(tuple),
-    agent=texts(128),
+    lambda given, *asked: dataclasses.replace(given, access=dict(zip(given.names, asked, strict=False))),
+    st.builds(
+        hello.Hello,
+        instance=st.from_regex(r"[0-9A-Za-z_-]{1,64}", fullmatch=True),
+        slot=st.integers(0, hello.MAX_SLOTS - 1),
+        generation=st.integers(0, 2**53),
+        key=texts(40),
+        names=st.lists(labels, max_size=4, unique=True).map(tuple),
+        versions=st.lists(st.integers(1, hello.MAX_VERSION), min_size=1, max_size=16).map(tuple),
+        agent=texts(128),
+    ),
+    rules,
+    rules,
 )
 
 welcomes = st.builds(
-    hello.Welcome,
-    session=texts(64),
-    tunnels=st.lists(st.tuples(texts(63), texts(80)), max_size=4).map(tuple),
-    ping_interval=st.floats(0.05, 3600),
-    max_streams=st.integers(1, 2**31),
-    version=st.integers(1, hello.MAX_VERSION),
-    relay=texts(128),
+    lambda said, *ways: dataclasses.replace(
+        said, access={name: told for (name, _), told in zip(said.tunnels, ways, strict=False)}
+    ),
+    st.builds(
+        hello.Welcome,
+        session=texts(64),
+        tunnels=st.lists(st.tuples(texts(63), texts(80)), max_size=4, unique_by=lambda tunnel: tunnel[0]).map(tuple),
+        ping_interval=st.floats(0.05, 3600),
+        max_streams=st.integers(1, 2**31),
+        version=st.integers(1, hello.MAX_VERSION),
+        relay=texts(128),
+    ),
+    st.lists(st.sampled_from([access.VISITOR_KEY, access.BASIC, "badge"]), max_size=3).map(tuple),
 )
 
 refusals = st.builds(hello.Refused, code=texts(64), message=texts(200), retry_after=st.none() | st.floats(0, 86400))
@@ -124,7 +152,10 @@ renewals = st.builds(hello.Renew, key=texts(200))
 
 _BODIES = (hello.Hello, hello.Welcome, hello.Refused, hello.Renew)
 _MEMBERS = st.sampled_from(
-    sorted({member for body in _BODIES for member in body.__dataclass_fields__} | {"name", "url", "later"})
+    sorted(
+        {member for body in _BODIES for member in body.__dataclass_fields__}
+        | {"name", "url", "later", "visitor_keys", "basic", "demo"}
+    )
 )
 any_json = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 2**60) | st.floats() | st.text(max_size=8) | _MEMBERS,

@@ -102,11 +102,18 @@ def test_every_message_of_the_example_means_its_frames() -> None:
 
 
 def plain_welcome(welcome: hello.Welcome) -> dict[str, Any]:
-    return {**asdict(welcome), "tunnels": [{"name": name, "url": url} for name, url in welcome.tunnels]}
+    plain = asdict(welcome)
+    access = plain.pop("access")
+    tunnels: list[dict[str, Any]] = [{"name": name, "url": url} for name, url in welcome.tunnels]
+    for tunnel in tunnels:
+        if tunnel["name"] in access:
+            tunnel["access"] = list(access[tunnel["name"]])
+    return {**plain, "tunnels": tunnels}
 
 
 def plain_hello(said: hello.Hello) -> dict[str, Any]:
-    return {**asdict(said), "names": list(said.names), "versions": list(said.versions)}
+    access = {name: {**asdict(rules), "basic": dict(rules.basic)} for name, rules in said.access.items()}
+    return {**asdict(said), "names": list(said.names), "versions": list(said.versions), "access": access}
 
 
 BODIES: dict[str, tuple[Decoder, Encoder, Callable[[Any], dict[str, Any]]]] = {
