@@ -156,6 +156,7 @@ _MAX_DETAIL = 300
 MAX_PREFIX = 64 * 1024
 _MAX_RETRY = 7 * 24 * 3600
 _EXPOSED = b"Relay-Error, Retry-After, Relay-Request-Id"
+_CHALLENGES = (b'Bearer realm="relay"',)
 _NO_SCRIPTS = b"default-src 'none'; style-src 'unsafe-inline'"
 
 
@@ -173,6 +174,8 @@ class Facts:
     """The request body as far as it has been read, for the id of a JSON-RPC request; empty where nothing was."""
     keep_alive: bool = False
     http10: bool = False
+    challenges: tuple[bytes, ...] = ()
+    """What a 401 asks for: values of `WWW-Authenticate`."""
 
 
 def accepts_html(accept: bytes) -> bool:
@@ -240,14 +243,16 @@ def parts(code: Code, facts: Facts, detail: str = "", retry_after: float | None 
     seconds = row.retry_after if retry_after is None else retry_after
     if seconds is not None:
         fields.append((b"Retry-After", b"%d" % math.ceil(min(max(seconds, 1), _MAX_RETRY))))
+    exposed = _EXPOSED
     if row.status == 401:  # RFC 9110 §15.5.2: never without a challenge
-        fields.append((b"WWW-Authenticate", b'Bearer realm="relay"'))
+        fields += [(b"WWW-Authenticate", challenge) for challenge in facts.challenges or _CHALLENGES]
+        exposed += b", WWW-Authenticate"
     if kind.startswith(b"text/html"):
         fields.append((b"Content-Security-Policy", _NO_SCRIPTS))
     if facts.origin is not None and _ORIGIN.fullmatch(facts.origin):
         fields += (
             (b"Access-Control-Allow-Origin", facts.origin),
-            (b"Access-Control-Expose-Headers", _EXPOSED),
+            (b"Access-Control-Expose-Headers", exposed),
             (b"Vary", b"Origin"),
         )
     return row.status, fields, b"" if facts.method == b"HEAD" else body

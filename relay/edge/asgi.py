@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from relay.edge import answers, routing
+from relay.edge import access, answers, routing
 from relay.edge.answers import Code, Facts
 from relay.edge.guard import Body, Refusal, Request, check
 from relay.edge.services import Services
@@ -83,37 +83,69 @@ class _Visit:
         self._data: deque[bytes] = deque()
         self._trailers: Fields | None = None
         self._failure: Failure | None = None
-        self._link: asyncio.Future[Link | None] = asyncio.get_running_loop().create_future()
+        self._ready: asyncio.Future[bool]
         self._prefix = b""
 
     async def run(self, caller: routing.Caller) -> None:
         """From route to end. Raises `AbortedError` when an answer broke off."""
         try:
-            name, link = routing.find(self._services, self._request)
-            link = link or await self._hold(name)
-            routing.begin(self._services, self._request, caller, self._exchange, link)
-        except routing.Unroutable as no:
-            await self._answer(no.code, no.detail)
-            return
-        upload = asyncio.ensure_future(self._upload())
-        try:
-            await self._download()
+            try:
+                request, link = await self._enter(caller)
+                routing.begin(self._services, request, caller, self._exchange, link)
+            except routing.Unroutable as no:
+                await self._answer(no.code, no.detail, no.challenges)
+                return
+            upload = asyncio.ensure_future(self._upload())
+            try:
+                await self._download()
+            finally:
+                upload.cancel()
+                await asyncio.gather(upload, return_exceptions=True)
+                self._exchange.abort()
         finally:
-            upload.cancel()
-            await asyncio.gather(upload, return_exceptions=True)
-            self._exchange.abort()
+            self._services.admitted.pop(self, None)
 
-    async def _hold(self, name: str) -> Link:
+    async def _enter(self, caller: routing.Caller) -> tuple[Request, Link]:
+        """What goes out, and on which link. Raises `Unroutable`. After each wait all is looked at anew."""
+        services = self._services
+        proved: access.Password | None = None
+        while True:
+            name, tunnel, link = routing.find(services, self._request)
+            if tunnel is None or link is None:
+                await self._hold(name)
+                continue
+            decision = routing.judge(services, self._request, caller, tunnel, proved)
+            if isinstance(decision, access.Let):
+                if decision.key_id:
+                    services.admitted[self] = decision.key_id
+                return decision.request, link
+            if isinstance(decision, access.Password):
+                await self._prove(decision, caller.who(self._request))
+                proved = decision
+            else:
+                raise routing.Unroutable(decision.code, decision.detail, decision.challenges)
+
+    async def _prove(self, shown: access.Password, address: str) -> None:
+        """Returns where the password is right. Raises `Unroutable`."""
+        try:
+            right = await self._services.gate.password(shown, address)
+        except access.TooManyChecks as busy:
+            raise routing.Unroutable(Code.OVERLOADED, str(busy)) from None
+        if not right:
+            raise routing.Unroutable(shown.refusal.code, shown.refusal.detail, shown.refusal.challenges)
+
+    async def _hold(self, name: str) -> None:
+        """Until there is a link. Raises `Unroutable`."""
         hub = self._services.hub
+        self._ready = asyncio.get_running_loop().create_future()
         if not hub.hold(name, self):
             raise routing.Unroutable(Code.AGENT_OFFLINE)
         try:
-            link = await self._link
+            ready = await self._ready
         finally:
             hub.release(name, self)
-        if link is None:
+        if not ready:
             raise routing.Unroutable(Code.DRAINING if self._services.draining else Code.AGENT_OFFLINE)
-        return link
 
     async def _upload(self) -> None:
         """Request body to the exchange; then waits for the visitor to leave."""
@@ -174,21 +206,29 @@ class _Visit:
             self._exchange.abort()
             self._failure = Failure(Code.HEAD_TIMEOUT, f"waited {self._services.timeouts.response_head:g} seconds")
 
-    async def _answer(self, code: Code, detail: str) -> None:
+    async def _answer(self, code: Code, detail: str, challenges: tuple[bytes, ...] = ()) -> None:
         facts = self._request.facts(self._request_id, self._prefix)
+        facts.challenges = challenges
         await _say(self._send, code, facts, detail)
+
+    def cut(self) -> None:
+        """See `Admitted.cut`."""
+        self._heads.clear()
+        self._data.clear()
+        self._exchange.abort()
+        self.on_failed(Failure(Code.UNAUTHORIZED, "the visitor key was revoked"))
 
     # ---- Waiter of the hub
 
     def on_ready(self, link: Link) -> None:
         """See `Waiter.on_ready`."""
-        if not self._link.done():
-            self._link.set_result(link)
+        if not self._ready.done():
+            self._ready.set_result(True)
 
     def on_given_up(self) -> None:
         """See `Waiter.on_given_up`."""
-        if not self._link.done():
-            self._link.set_result(None)
+        if not self._ready.done():
+            self._ready.set_result(False)
 
     # ---- ExchangeEvents
 

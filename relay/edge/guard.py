@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from relay.edge.answers import Code, Facts, accepts_html, is_json
@@ -77,6 +77,8 @@ class Request:
     accept_html: bool
     json_post: bool
     origin: bytes | None
+    bare: Request | None = field(default=None, init=False, compare=False, repr=False)
+    """The same without the credential that was for the relay, once `access` has made it."""
 
     def facts(self, request_id: str, body_prefix: bytes) -> Facts:
         """What an answer of the relay's own has to know of this request."""
@@ -142,8 +144,8 @@ def _sort(fields: Fields, size: int) -> tuple[Fields, dict[bytes, list[bytes]]]:
         raise Refusal(Code.BAD_REQUEST, str(error)) from None
     kept: Fields = []
     seen: dict[bytes, list[bytes]] = {}
-    for field in fields:
-        name, value = field
+    for pair in fields:
+        name, value = pair
         size += len(name) + len(value) + _FIELD_OVERHEAD
         lower = name.lower()
         bare = value.strip(b" \t")  # the same object when there is nothing to strip
@@ -154,7 +156,7 @@ def _sort(fields: Fields, size: int) -> tuple[Fields, dict[bytes, list[bytes]]]:
                 seen[lower] = [bare]
             if lower in HOP_BY_HOP:
                 continue
-        kept.append(field if bare is value else (name, bare))
+        kept.append(pair if bare is value else (name, bare))
     if size > MAX_HEAD:
         raise Refusal(Code.HEAD_TOO_LARGE, f"more than {MAX_HEAD // 1024} KiB")
     return kept, seen

@@ -20,7 +20,9 @@ class Phase(IntEnum):
     """Upgraded: opaque bytes both ways."""
     OVER = 5
     """Nothing more is read."""
+    PROVING = 6
+    """The request waits until its password has been checked."""
 
 
 # Members of an enum are slow to look up by their class, and these are looked up for every request.
-HEAD, HELD, BODY, WAIT, PIPE, OVER = Phase
+HEAD, HELD, BODY, WAIT, PIPE, OVER, PROVING = Phase

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from relay.edge import access
 from relay.edge.answers import Code
 from relay.edge.guard import Body, Request
 from relay.edge.hosts import subdomain_of
-from relay.edge.services import Services
+from relay.edge.services import KeyRefusal, Services
 from relay.exchange.errors import MalformedHead
 from relay.exchange.headers import Visit, add_forwarded
 from relay.exchange.heads import EncodedRequest, RequestHead
 from relay.exchange.outgoing import Exchange
 from relay.mux.errors import SessionBusy, SessionGone
-from relay.tunnels.hub import Link
+from relay.tunnels.hub import Link, Tunnel
 
 
 @dataclass(slots=True)
@@ -27,6 +28,11 @@ class Caller:
     trusted: bool
     _request: Request | None = None
     _encoded: EncodedRequest | None = None
+
+    def who(self, request: Request) -> str:
+        """The visitor's address, as far as it is known: behind a trusted proxy the one that the proxy names."""
+        chain = [value for name, value in request.fields if name.lower() == b"x-forwarded-for"] if self.trusted else ()
+        return chain[-1].rpartition(b",")[2].strip(b" \t")[:64].decode("latin-1") if chain else self.address
 
     def encode(self, services: Services, request: Request) -> EncodedRequest:
         """What goes on the stream; the very same request is encoded once. Raises `MalformedHead`."""
@@ -47,14 +53,17 @@ class Caller:
 class Unroutable(Exception):
     """The relay answers by itself."""
 
-    def __init__(self, code: Code, detail: str = "") -> None:
+    def __init__(self, code: Code, detail: str = "", challenges: tuple[bytes, ...] = ()) -> None:
         super().__init__(code)
         self.code = code
         self.detail = detail
+        self.challenges = challenges
 
 
-def find(services: Services, request: Request) -> tuple[str, Link | None]:
-    """(name, its link); None for the link: the name has none now and the request may be held. Raises `Unroutable`."""
+def find(services: Services, request: Request) -> tuple[str, Tunnel | None, Link | None]:
+    """(name, its tunnel, a link of that); None: the name has none now, and the request may be held. Raises
+    `Unroutable`.
+    """
     name = subdomain_of(request.host.name, services.domain)
     hub = services.hub
     if name is None:
@@ -63,10 +72,27 @@ def find(services: Services, request: Request) -> tuple[str, Link | None]:
     if tunnel is not None:
         link = tunnel.choose()
         if link is not None:
-            return name, link
+            return name, tunnel, link
     elif hub.known(name):
-        return name, None
+        return name, None, None
     raise Unroutable(Code.UNKNOWN_HOST if tunnel is None else Code.AGENT_OFFLINE)
+
+
+def judge(
+    services: Services, request: Request, caller: Caller, tunnel: Tunnel, proved: access.Password | None
+) -> access.Let | access.No | access.Password:
+    """What the tunnel's rules make of the request (see `access.decide`); whoever keeps the books is told of keys."""
+    decision = access.decide(request, tunnel, services.gate, proved)
+    if isinstance(decision, access.Let):
+        if decision.key_id:
+            services.on_key_used(decision.key_id, caller.who(request))
+    elif isinstance(decision, access.No):
+        verdict = decision.verdict
+        if verdict is not None and (verdict.news or not verdict.key_id):
+            who = caller.who(request)
+            refusal = KeyRefusal(verdict.key_id, verdict.lineage, verdict.code, tunnel.name, tunnel.project, who)
+            services.on_key_refused(refusal)
+    return decision
 
 
 def begin(services: Services, request: Request, caller: Caller, exchange: Exchange, link: Link) -> None:

@@ -5,12 +5,36 @@ from __future__ import annotations
 import email.utils
 import itertools
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Protocol
 
+from relay.edge.access import Gate
+from relay.edge.gate import VisitorGate
 from relay.tunnels.hub import Hub
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRefusal:
+    """A visitor key that was shown and did not let in. Of one that was proven, told at most once a minute."""
+
+    key_id: str
+    """Empty where nobody knows whose key it is."""
+    lineage: tuple[str, ...]
+    code: str
+    """`revoked`, `expired`, `elsewhere` (for another tunnel), or a `Reason` of keys."""
+    name: str
+    """The tunnel that was called, and its project."""
+    project: str
+    address: str
+
+
+class Admitted(Protocol):
+    """An exchange that a visitor key let in."""
+
+    def cut(self) -> None:
+        """The key counts no longer: the exchange breaks off."""
 
 
 class Attended(Protocol):
@@ -48,8 +72,14 @@ class Services:
     scheme: str = "http"
     trusted: tuple[IPv4Network | IPv6Network, ...] = ()
     most_connections: int = 10_000
+    gate: Gate = field(default_factory=VisitorGate)
+    on_key_used: Callable[[str, str], None] = lambda key_id, address: None
+    """Called with the id of each visitor key that let a request in, and from where."""
+    on_key_refused: Callable[[KeyRefusal], None] = lambda refusal: None
     draining: bool = False
     visitors: set[Attended] = field(default_factory=set)
+    admitted: dict[Admitted, str] = field(default_factory=dict)
+    """The exchanges under way that a visitor key let in, with the id of the key."""
     exchanges: int = 0
     """Exchanges under way."""
     on_idle: Callable[[], None] | None = None
@@ -74,6 +104,13 @@ class Services:
         except ValueError:
             return False
         return any(parsed in network for network in self.trusted)
+
+    def cut_admitted(self, ids: Collection[str]) -> int:
+        """Cuts what these visitor keys have let in; how many exchanges that were."""
+        found = [one for one, key_id in self.admitted.items() if key_id in ids]
+        for one in found:
+            one.cut()
+        return len(found)
 
     def left(self, visitor: Attended) -> None:
         """Counts a connection out."""

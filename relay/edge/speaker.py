@@ -49,7 +49,7 @@ class Speaker(Connection):
         """The answer has begun and there will be no more of it."""
 
     @abstractmethod
-    def answer(self, code: Code, detail: str = "") -> None:
+    def answer(self, code: Code, detail: str = "", challenges: tuple[bytes, ...] = ()) -> None:
         """The relay answers by itself."""
 
     def say(self, code: Code, facts: Facts, detail: str) -> None:

@@ -1,7 +1,7 @@
 """The reading side of a visitor's connection: requests, one after the other, each put on a stream.
 
 What is pipelined behind a request waits unparsed. Decides when this connection reads, waits, answers by itself and
-goes on. The writing side is `speaker`, the transport `connection`.
+goes on. The way to a link is `entrance`, the writing side `speaker`, the transport `connection`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import contextlib
 
 from relay.edge import answers, routing
 from relay.edge.answers import Code
+from relay.edge.entrance import Entrant
 from relay.edge.guard import Body, Refusal, Request
-from relay.edge.phase import BODY, HEAD, HELD, OVER, PIPE, WAIT
+from relay.edge.phase import BODY, HEAD, OVER, PIPE, WAIT
 from relay.edge.reader import HeadReader, pass_over_empty_lines
 from relay.edge.services import Services
-from relay.edge.speaker import Speaker
 from relay.exchange.errors import MalformedBody
 from relay.exchange.framing import BodyDecoder, ChunkedBody, LengthBody
 from relay.exchange.outgoing import Exchange
@@ -28,17 +28,14 @@ _BUFFER_MOST = 64 * 1024
 _PREFIX_MOST = 16 * 1024
 
 
-class Visitor(Speaker):
-    """One connection; also the waiter of the hub while its request is held."""
+class Visitor(Entrant):
+    """One connection."""
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
         self._reader = HeadReader()
-        self._phase = HEAD
         self._buffer = b""
-        self._name = ""
         self._body: BodyDecoder | None = None
-        self._serving = False
 
     # ---- Connection
 
@@ -77,13 +74,13 @@ class Visitor(Speaker):
         self._buffer = b""
         if self._phase is PIPE and self._half_closed and self.exchange is not None and self.exchange.complete:
             self.exchange = None  # both halves have ended: what still waits for the agent is sent, not cut off
-        self._leave(ResetCode.CANCEL)
+        self.leave(ResetCode.CANCEL)
         self._phase = OVER
 
     def on_overdue(self, reason: str) -> None:
         """See `Connection.on_overdue`."""
         if reason == "answer":
-            self._leave(ResetCode.HEAD_TIMEOUT)
+            self.leave(ResetCode.HEAD_TIMEOUT)
             self.answer(Code.HEAD_TIMEOUT, f"waited {self.services.timeouts.response_head:g} seconds")
         elif reason in ("head", "body"):
             self.answer(Code.REQUEST_TIMEOUT, f"waiting for the request {reason}")
@@ -109,7 +106,7 @@ class Visitor(Speaker):
     def cut(self) -> None:
         """The grace time is over: an exchange is cut; an answer that is complete may still arrive, for a while."""
         if self._serving and not self.closed:
-            self._leave(ResetCode.CANCEL)
+            self.leave(ResetCode.CANCEL)
             self.break_off(by_close=True)
         elif self._phase is HEAD:
             self.close()
@@ -158,25 +155,15 @@ class Visitor(Speaker):
             self._body = ChunkedBody()
         services.exchanges += 1
         self._serving = True
-        try:
-            self._name, link = routing.find(services, request)
-        except routing.Unroutable as no:
-            self.answer(no.code, no.detail)
-            return
-        if link is not None:
-            self._open(link)
-        elif services.hub.hold(self._name, self):
-            self._phase = HELD
-            self.patience.wait_for_ever()
-        else:
-            self.answer(Code.AGENT_OFFLINE)
+        self.enter(request)
 
-    def _open(self, link: Link) -> None:
-        """The request goes out on a stream of `link`."""
-        assert self.request is not None
+    # ---- Entrant
+
+    def on_let_in(self, request: Request, link: Link) -> None:
+        """See `Entrant.on_let_in`."""
         exchange = Exchange(self, self.request_id)
         try:
-            routing.begin(self.services, self.request, self._caller, exchange, link)
+            routing.begin(self.services, request, self._caller, exchange, link)
         except routing.Unroutable as no:
             self.answer(no.code, no.detail)
             return
@@ -187,6 +174,11 @@ class Visitor(Speaker):
             self._phase = BODY
             self.patience.start_body(self.loop.time())
             self._expect("body", self.services.timeouts.idle)
+
+    def read_on(self) -> None:
+        """See `Entrant.read_on`."""
+        self.resume()
+        self._advance()
 
     def _read_body(self) -> None:
         """Passes on what the buffer holds of the body."""
@@ -233,7 +225,7 @@ class Visitor(Speaker):
 
     def _refuse_body(self, what: str) -> None:
         answered = self.exchange is not None and self.exchange.answered
-        self._leave(ResetCode.BAD_BODY)
+        self.leave(ResetCode.BAD_BODY)
         if answered:
             self.break_off_answer()
         else:
@@ -241,20 +233,6 @@ class Visitor(Speaker):
 
     def _expect(self, reason: str, within: float) -> None:
         self.patience.expect(reason, self.loop.time() + within)
-
-    # ---- Waiter of the hub
-
-    def on_ready(self, link: Link) -> None:
-        """See `Waiter.on_ready`."""
-        if self._phase is HELD:
-            self._open(link)
-            self.resume()
-            self._advance()
-
-    def on_given_up(self) -> None:
-        """See `Waiter.on_given_up`."""
-        if self._phase is HELD:
-            self.answer(Code.DRAINING if self.services.draining else Code.AGENT_OFFLINE)
 
     # ---- ExchangeEvents
 
@@ -284,7 +262,7 @@ class Visitor(Speaker):
 
     def on_broken_off(self) -> None:
         """See `Speaker.on_broken_off`."""
-        self._leave(ResetCode.CANCEL)
+        self.leave(ResetCode.CANCEL)
         self._phase = OVER
 
     def _finish(self) -> None:
@@ -293,7 +271,7 @@ class Visitor(Speaker):
         self.exchange = None
         self.writer = None
         self.request = None
-        self._served()
+        self.served()
         if not keep_alive:
             self._end()
             return
@@ -305,14 +283,15 @@ class Visitor(Speaker):
             # Not by recursion: a thousand pipelined requests must not be a thousand frames deep.
             self.loop.call_soon(self._advance)
 
-    def answer(self, code: Code, detail: str = "") -> None:
+    def answer(self, code: Code, detail: str = "", challenges: tuple[bytes, ...] = ()) -> None:
         """See `Speaker.answer`."""
         if self.closed or self._phase is OVER:
             return
         self._pass_over_body()
         facts = self.facts(self._reader)
+        facts.challenges = challenges
         facts.keep_alive = not (answers.closes(code, facts) or self._body is not None)
-        self._leave(ResetCode.CANCEL)
+        self.leave(ResetCode.CANCEL)
         self._body = None
         self.say(code, facts, detail)
         self._finish()
@@ -334,17 +313,3 @@ class Visitor(Speaker):
             if self._body.done:
                 self._body = None
                 self._buffer = rest
-
-    def _leave(self, code: ResetCode) -> None:
-        """The exchange, or the wait for one, is over for this visitor."""
-        if self._phase is HELD:
-            self.services.hub.release(self._name, self)
-        exchange, self.exchange = self.exchange, None
-        if exchange is not None:
-            exchange.abort(code)
-        self._served()
-
-    def _served(self) -> None:
-        if self._serving:
-            self._serving = False
-            self.services.exchange_ended()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
+from relay.keys.scopes import Scope
 from relay.wire.hello import Hello, Refused
+
+EVERYTHING = Scope()
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,16 +18,24 @@ class Principal:
 
     project: str
     key_id: str
+    lineage: tuple[str, ...] = ()
+    """Ids of the key's ancestors, topmost first."""
+    scope: Scope = EVERYTHING
+    expires_at: float = math.inf
+    """Seconds since the epoch; the session ends then unless a new key was brought before."""
 
 
 class Admission(Protocol):
-    """Decides on a hello, and on a new key for a live session."""
+    """Decides on a hello, and on a new key for a live session. `address` is the agent's, for the audit."""
 
-    async def admit(self, hello: Hello) -> Principal | Refused:
+    async def admit(self, hello: Hello, address: str) -> Principal | Refused:
         """Checks the key, and that it may claim every name of the hello."""
 
-    async def renew(self, principal: Principal, key: str, names: tuple[str, ...]) -> Principal | Refused:
+    async def renew(self, principal: Principal, key: str, names: tuple[str, ...], address: str) -> Principal | Refused:
         """Checks a new key for a session that holds `names`."""
+
+    def last_word(self, principal: Principal, names: tuple[str, ...]) -> Refused | None:
+        """What has become of an admitted key and its names since: asked without waiting, right before it counts."""
 
 
 # Names that would pass for the relay's own pages.

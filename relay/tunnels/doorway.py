@@ -105,15 +105,18 @@ class Doorway:
         """Lets a guest in, or says why not."""
         if VERSION not in hello.versions:
             return Refused("version", f"This relay speaks version {VERSION} of the protocol only.")
-        answer = await self.admission.admit(hello)
+        answer = await self.admission.admit(hello, guest.address)
         if isinstance(answer, Refused):
             return answer
-        link = Link(guest.session, hello.instance, hello.slot, hello.generation, answer.project, hello.names)
+        link = Link(guest.session, hello.instance, hello.slot, hello.generation, answer, hello.names)
+        link.address, link.access = guest.address, hello.access
         refused = await self._clear_rivals(link)
+        # From here on nothing waits: what was true when the link is put in service was true when it was asked.
+        refused = refused or self.last_word(answer, hello.names)
         if refused is None and not guest.session.ended:
             refused = self._clear_twin(link)
         if refused is None and not guest.session.ended:
-            guest.enter(link, answer)
+            guest.enter(link)
         return refused
 
     async def _judge(self, work: Coroutine[Any, Any, Refused | None], guest: Guest) -> None:
@@ -129,9 +132,14 @@ class Doorway:
         """Another agent has a name that `link` claims: it keeps it if it answers, else it is evicted."""
         for tunnel in self.hub.rivals(link):
             taken = Refused("name_taken", f"The name {tunnel.name!r} is taken by another agent that is connected.")
-            if tunnel.project != link.project:
-                return taken
             holders = list(tunnel.links)
+            if tunnel.project != link.project:
+                owner = self.hub.reserved.get(tunnel.name)
+                if owner != link.project:
+                    return taken if owner is None else Refused(taken.code, taken.message, 1.0)
+                for holder in holders:
+                    self.hub.dismiss(holder, AwayCode.SUPERSEDED, f"the name {tunnel.name!r} moved to another project")
+                continue
             answers = await asyncio.gather(*(holder.session.probe(PROBE_WITHIN) for holder in holders))
             if any(answers):
                 return Refused(taken.code, taken.message, 5.0)
@@ -142,6 +150,17 @@ class Doorway:
         if self.hub.rivals(link):
             return Refused("name_taken", "Another agent claimed the name at the same moment.", 1.0)
         return None
+
+    def last_word(self, principal: Principal, names: tuple[str, ...]) -> Refused | None:
+        """What admission says now, or that more tunnels would be alive by one key than its scope allows."""
+        refused = self.admission.last_word(principal, names)
+        most = principal.scope.tunnels
+        if refused is not None or most is None or len(self.hub.names_of_key(principal.key_id).union(names)) <= most:
+            return refused
+        return Refused(
+            "too_many",
+            f"This key opens at most {most} tunnels at once; close another one, or mint a key with a wider scope.",
+        )
 
     def _clear_twin(self, link: Link) -> Refused | None:
         """Same instance, same slot: the newer generation wins at once."""
@@ -161,12 +180,11 @@ class Guest:
 
     def __init__(self, doorway: Doorway, carrier: Carrier, address: str) -> None:
         self._doorway = doorway
-        self._address = address
+        self.address = address
         self._stranger = True
         self._said_hello = False
         self._renewing = False
         self._link: Link | None = None
-        self._principal: Principal | None = None
         self.session = Session(carrier, self, doorway.options.session)
         self._deadline = self.session.loop.call_later(HELLO_WITHIN, self._no_hello)
 
@@ -176,12 +194,11 @@ class Guest:
         if self._link is None:
             self.session.close(AwayCode.SHUTDOWN, refused.message)
 
-    def enter(self, link: Link, principal: Principal) -> None:
+    def enter(self, link: Link) -> None:
         """Admitted: the welcome leaves before any stream."""
         self._deadline.cancel()
         self._leave_strangers()
         self._link = link
-        self._principal = principal
         self.session.send(frames.encode(frames.WELCOME, 0, self._welcome(link)))
         self.session.establish()
         self._doorway.hub.attach(link)
@@ -225,16 +242,18 @@ class Guest:
             self._doorway.hub.detach(self._link)
 
     async def _renew(self, key: str) -> Refused | None:
-        assert self._link is not None
-        assert self._principal is not None
+        link = self._link
+        assert link is not None
+        doorway = self._doorway
         try:
-            answer = await self._doorway.admission.renew(self._principal, key, self._link.names)
+            answer = await doorway.admission.renew(link.principal, key, link.names, self.address)
         finally:
             self._renewing = False
-        if isinstance(answer, Refused):
-            return answer
-        self._principal = answer
-        self.session.send(frames.encode(frames.RENEWED, 0, self._welcome(self._link)))
+        refused = answer if isinstance(answer, Refused) else doorway.last_word(answer, link.names)
+        if isinstance(answer, Refused) or refused is not None:
+            return refused
+        link.principal = answer
+        self.session.send(frames.encode(frames.RENEWED, 0, self._welcome(link)))
         return None
 
     def _welcome(self, link: Link) -> bytes:
@@ -246,13 +265,14 @@ class Guest:
                 ping_interval=options.session.ping_interval,
                 max_streams=options.session.max_streams,
                 relay=options.relay,
+                access={name: rules.ways for name, rules in link.access.items()},
             )
         )
 
     def _leave_strangers(self) -> None:
         if self._stranger:
             self._stranger = False
-            self._doorway.known(self._address)
+            self._doorway.known(self.address)
 
     def _no_hello(self) -> None:
         if self._link is None:

@@ -1,17 +1,21 @@
 """The hub: which names are alive, over which links, and which requests wait for an agent to come back.
 
 It alone knows who owns a live name; which of two agents may have it is decided by `doorway`, before a link is attached.
-Synchronous: nothing comes between the steps of a change. Knows sessions and names; no HTTP, no keys.
+Synchronous: nothing comes between the steps of a change. Knows sessions and names; no HTTP, and of keys only whose they
+are. Every name that it puts in service is within the scope of the key that claimed it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from relay.mux.session import Session
+from relay.tunnels.admission import Principal
+from relay.wire.access import AccessRules
+from relay.wire.errors import AwayCode
 
 # Two links differ in load when they moved this many bytes more or less lately; below it the lower slot wins, so that
 # small exchanges share messages.
@@ -29,11 +33,20 @@ class Link:
     instance: str
     slot: int
     generation: int
-    project: str
+    principal: Principal
     names: tuple[str, ...]
+    address: str = ""
+    """The agent's, for the audit."""
+    access: Mapping[str, AccessRules] = field(default_factory=dict)
+    """What visitors of a name must show, for names that are not open to everybody."""
     _mark: float = 0.0
     _mark_load: int = 0
     _recent: int = 0
+
+    @property
+    def project(self) -> str:
+        """The project of its key."""
+        return self.principal.project
 
     def load(self, now: float) -> int:
         """Steps of `LOAD_STEP` bytes moved per `LOAD_SPAN` seconds since the last call, plus the message being made."""
@@ -54,7 +67,11 @@ class Tunnel:
     name: str
     instance: str
     project: str
+    since: float
+    """Loop time."""
     links: list[Link] = field(default_factory=list)
+    access: AccessRules | None = None
+    """What its visitors must show, by the link that was attached last; None: open to everybody."""
 
     def choose(self) -> Link | None:
         """The link with the least load that takes new streams; ties go to the lower slot."""
@@ -95,10 +112,12 @@ class HoldBounds:
 class Hub:
     """Live truth of this node."""
 
-    def __init__(self, hold: HoldBounds, report: Callable[[str, tuple[str, ...]], None]) -> None:
+    def __init__(self, hold: HoldBounds, report: Callable[[str, tuple[str, ...], Link], None]) -> None:
         self.tunnels: dict[str, Tunnel] = {}
         self.links: dict[tuple[str, str, int], Link] = {}
         self.held = 0
+        self.reserved: dict[str, str] = {}
+        """Every name that the registry knows to be reserved, with its project."""
         self._hold = hold
         self._offline: dict[str, _Offline] = {}
         self._report = report
@@ -116,18 +135,25 @@ class Hub:
         return self.links.get(_place(link))
 
     def attach(self, link: Link) -> None:
-        """Puts a link in service. The caller has cleared its rivals and its twin."""
+        """Puts a link in service. The caller has cleared its rivals and its twin.
+
+        Raises `ValueError` for a name outside the scope of its key, and puts none of its names in service then.
+        """
+        outside = [name for name in link.names if not link.principal.scope.allows(name)]
+        if outside:
+            raise ValueError(f"{outside[0]} is outside the scope of {link.principal.key_id}")
         self.links[_place(link)] = link
         came_up = []
         for name in link.names:
             tunnel = self.tunnels.get(name)
             if tunnel is None:
-                tunnel = self.tunnels[name] = Tunnel(name, link.instance, link.project)
+                tunnel = self.tunnels[name] = Tunnel(name, link.instance, link.project, link.session.now())
                 came_up.append(name)
+            tunnel.access = link.access.get(name)
             tunnel.links.append(link)
             tunnel.links.sort(key=lambda one: one.slot)
         if came_up:
-            self._report("agent_up", tuple(came_up))
+            self._report("agent_up", tuple(came_up), link)
         for name in link.names:
             self._release_held(name, link)
 
@@ -146,7 +172,26 @@ class Hub:
                 went_down.append(name)
                 self._drop(name)
         if went_down:
-            self._report("agent_down", tuple(went_down))
+            self._report("agent_down", tuple(went_down), link)
+
+    def dismiss(self, link: Link, code: AwayCode, sentence: str) -> None:
+        """Ends a link for good: its agent is told why, its streams are cut, and nobody waits for it to come back."""
+        names = [name for name in link.names if name in self.tunnels and link in self.tunnels[name].links]
+        self.detach(link)
+        for name in names:
+            if name in self._offline:
+                self._give_up(name)
+        link.session.close(code, sentence)
+
+    def forget(self, name: str) -> None:
+        """A name without a link is nobody's any more: visitors are told so, and not that its agent is away."""
+        if name in self._offline:
+            self._give_up(name)
+            del self._offline[name]
+
+    def names_of_key(self, key_id: str) -> set[str]:
+        """Names alive by this key."""
+        return {name for link in self.links.values() if link.principal.key_id == key_id for name in link.names}
 
     def open_streams(self) -> int:
         """Streams open on all links."""
@@ -155,8 +200,8 @@ class Hub:
     # ---- requests
 
     def known(self, name: str) -> bool:
-        """Whether the name is alive, or was and may come back."""
-        return name in self.tunnels or name in self._offline
+        """Whether the name is alive, or was and may come back, or is somebody's."""
+        return name in self.tunnels or name in self._offline or name in self.reserved
 
     def hold(self, name: str, waiter: Waiter) -> bool:
         """Holds a request until a link comes up. False: not held (nobody just dropped, or too many wait)."""

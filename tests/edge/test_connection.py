@@ -57,7 +57,7 @@ class Plain(Connection):
 
 
 def services(**options: Any) -> Services:
-    return Services(Hub(HoldBounds(), lambda event, names: None), "tunnels.localhost", TIMES, **options)
+    return Services(Hub(HoldBounds(), lambda *_: None), "tunnels.localhost", TIMES, **options)
 
 
 def connected(bag: Services | None = None, **transport: Any) -> tuple[Plain, Transport]:

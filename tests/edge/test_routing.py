@@ -24,9 +24,9 @@ async def test_a_live_name_is_found_however_it_is_written() -> None:
     """Case, a trailing dot and a port make no difference."""
     place = Place()
     await place.agent()
-    link = place.services.hub.tunnels["demo"].links[0]
+    tunnel = place.services.hub.tunnels["demo"]
     for host in (b"demo.tunnels.localhost", b"DEMO.Tunnels.LocalHost.:8080", b"demo.tunnels.localhost:1"):
-        assert find(place.services, a_request(host)) == ("demo", link)
+        assert find(place.services, a_request(host)) == ("demo", tunnel, tunnel.links[0])
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ async def test_a_name_that_was_alive_may_be_held() -> None:
     place = Place()
     agent = await place.agent()
     await agent.leave()
-    assert find(place.services, a_request()) == ("demo", None)
+    assert find(place.services, a_request()) == ("demo", None, None)
     await place.agent(generation=2)
-    assert find(place.services, a_request())[1] is not None
+    assert find(place.services, a_request())[2] is not None
 
 
 @virtual
@@ -155,3 +155,19 @@ async def test_why_a_stream_could_not_be_opened() -> None:
     assert code_of(a_request()) is Code.TOO_MANY_STREAMS
     link.session.go_away(AwayCode.SHUTDOWN, "")
     assert code_of(a_request()) is Code.AGENT_OFFLINE
+
+
+@pytest.mark.parametrize(
+    ("trusted", "chain", "address"),
+    [
+        (False, [], "192.0.2.7"),
+        (False, [b"203.0.113.5"], "192.0.2.7"),
+        (True, [], "192.0.2.7"),
+        (True, [b"6.6.6.6, 203.0.113.5"], "203.0.113.5"),
+        (True, [b"6.6.6.6", b" 203.0.113.5 "], "203.0.113.5"),
+    ],
+)
+def test_who_asks(trusted: bool, chain: list[bytes], address: str) -> None:
+    """The peer, or behind a trusted proxy the visitor that it names last; nobody else is believed."""
+    request = a_request(fields=[(b"X-Forwarded-For", value) for value in chain])
+    assert Caller("192.0.2.7", trusted).who(request) == address

@@ -11,7 +11,7 @@ from relay.tunnels.hub import HoldBounds, Hub
 
 
 def services(*trusted: str) -> Services:
-    hub = Hub(HoldBounds(), lambda event, names: None)
+    hub = Hub(HoldBounds(), lambda *_: None)
     return Services(hub, "tunnels.localhost", Timeouts(), trusted=tuple(ip_network(one) for one in trusted))
 
 

@@ -5,14 +5,17 @@ A `Knocker` says what a test tells it to say and answers pings, or not; nothing 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from relay.keys.scopes import Scope
 from relay.mux.carrier import ROOM
 from relay.mux.session import SessionOptions
 from relay.tunnels.admission import Principal
 from relay.tunnels.doorway import Doorway, DoorwayOptions
 from relay.tunnels.hub import HoldBounds, Hub
 from relay.wire import frames
+from relay.wire.access import AccessRules
 from relay.wire.frames import encode
 from relay.wire.hello import (
     Hello,
@@ -35,19 +38,26 @@ class Keys:
         self.projects = {"good": "default", **projects}
         self.asked: list[str] = []
         self.fail: Exception | None = None
+        self.second_thought: Refused | None = None
+        self.scope = Scope()
 
-    async def admit(self, hello: Hello) -> Principal | Refused:
+    async def admit(self, hello: Hello, address: str) -> Principal | Refused:
         return self._judge(hello.key)
 
-    async def renew(self, principal: Principal, key: str, names: tuple[str, ...]) -> Principal | Refused:
+    async def renew(self, principal: Principal, key: str, names: tuple[str, ...], address: str) -> Principal | Refused:
         return self._judge(key)
+
+    def last_word(self, principal: Principal, names: tuple[str, ...]) -> Refused | None:
+        return self.second_thought
 
     def _judge(self, key: str) -> Principal | Refused:
         self.asked.append(key)
         if self.fail is not None:
             raise self.fail
         project = self.projects.get(key)
-        return Refused("bad_key", "No such key.") if project is None else Principal(project, f"id of {key}")
+        if project is None:
+            return Refused("bad_key", "No such key.")
+        return Principal(project, f"id of {key}", scope=self.scope)
 
 
 class House:
@@ -56,7 +66,7 @@ class House:
     def __init__(self, keys: Keys | None = None, hold: HoldBounds | None = None, **options: Any) -> None:
         self.reports: list[tuple[str, tuple[str, ...]]] = []
         self.kind: type[Knocker] = Knocker
-        self.hub = Hub(hold or HoldBounds(), lambda event, names: self.reports.append((event, names)))
+        self.hub = Hub(hold or HoldBounds(), lambda event, names, _: self.reports.append((event, names)))
         self.keys = keys or Keys()
         self.doorway = Doorway(
             self.hub,
@@ -103,9 +113,10 @@ class Knocker(RawPeer):
         generation: int = 1,
         key: str = "good",
         versions: tuple[int, ...] = (1,),
+        access: Mapping[str, AccessRules] | None = None,
     ) -> None:
         """Says hello, and lets the answer come."""
-        said = Hello(instance, slot, generation, key, names or ("demo",), versions)
+        said = Hello(instance, slot, generation, key, names or ("demo",), versions, access=access or {})
         await self.send(encode(frames.HELLO, 0, encode_hello(said)))
 
     async def renew(self, key: str) -> None:

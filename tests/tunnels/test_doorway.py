@@ -6,10 +6,12 @@ import asyncio
 
 import pytest
 
+from relay.keys.scopes import Scope
 from relay.tunnels.doorway import HELLO_WITHIN, PROBE_WITHIN
 from relay.wire import frames
 from relay.wire.errors import AwayCode
 from relay.wire.frames import encode, encode_going_away
+from relay.wire.hello import Refused
 from tests.mux.ends import Owner, f_data, f_head, f_open, f_ping, settle
 from tests.support.clock import virtual
 from tests.tunnels.agents import House, Keys, Knocker
@@ -499,3 +501,68 @@ async def test_closing_ends_everything() -> None:
         assert knocker.lost is not None
     assert house.hub.tunnels == {}
     assert len(asyncio.all_tasks()) == 1
+
+
+# ---- what is asked right before it counts
+
+
+@virtual
+async def test_the_last_word_is_asked_when_everything_else_is_done() -> None:
+    """A key that was revoked while its agent waited at the door stays outside."""
+    house = House()
+    house.keys.second_thought = Refused("revoked", "It was revoked.")
+    agent = await house.agent()
+    assert agent.refused_as == ("revoked", None)
+    assert house.hub.tunnels == {}
+
+
+@virtual
+async def test_the_last_word_counts_for_a_new_key_too() -> None:
+    """The session goes on with the key that it has."""
+    house = House()
+    agent = await house.agent()
+    house.keys.second_thought = Refused("revoked", "It was revoked.")
+    await agent.renew("good")
+    assert agent.refused_as == ("revoked", None)
+    assert agent.renewed == []
+    assert agent.lost is None
+
+
+@virtual
+async def test_a_key_opens_as_many_tunnels_as_its_scope_says() -> None:
+    """Over all its agents; the same name on another link is no second tunnel."""
+    house = House()
+    house.keys.scope = Scope(tunnels=2)
+    await house.agent("one", instance="a")
+    await house.agent("one", instance="a", slot=1)
+    await house.agent("two", instance="b")
+    third = await house.agent("three", instance="c")
+    assert third.refused_as == ("too_many", None)
+    assert set(house.hub.tunnels) == {"one", "two"}
+
+
+@virtual
+async def test_a_new_key_must_cover_the_tunnels_that_are_open() -> None:
+    """Their number too: a narrower key for a session with more of them is refused, and the session goes on."""
+    house = House()
+    agent = await house.agent("one", "two")
+    house.keys.scope = Scope(tunnels=1)
+    await agent.renew("good")
+    assert agent.refused_as == ("too_many", None)
+    assert (agent.renewed, agent.lost) == ([], None)
+    house.keys.scope = Scope(tunnels=2)
+    await agent.renew("good")
+    assert len(agent.renewed) == 1
+
+
+@virtual
+async def test_a_name_that_moved_is_taken_from_its_live_agent() -> None:
+    """At once, whether that one answers or not: the registry says whose it is."""
+    house = House(Keys(other="another project"))
+    old = await house.agent("demo", instance="a")
+    house.hub.reserved["demo"] = "another project"
+    new = await house.agent("demo", instance="b", key="other")
+    assert new.welcome is not None
+    assert old.lost is not None
+    assert "GOING_AWAY" in old.kinds()
+    assert house.hub.tunnels["demo"].project == "another project"

@@ -6,8 +6,10 @@ import asyncio
 
 import pytest
 
+from relay.keys.scopes import Scope
 from relay.mux.session import Session, SessionOptions
 from relay.tunnels import hub as hub_room
+from relay.tunnels.admission import Principal
 from relay.tunnels.hub import LOAD_SPAN, LOAD_STEP, HoldBounds, Hub, Link
 from relay.wire.errors import AwayCode
 from tests.mux.ends import Side
@@ -23,7 +25,7 @@ def a_session() -> Session:
 
 
 def a_link(*names: str, instance: str = "a", slot: int = 0, generation: int = 1, project: str = "p") -> Link:
-    return Link(a_session(), instance, slot, generation, project, names or ("demo",))
+    return Link(a_session(), instance, slot, generation, Principal(project, f"key of {project}"), names or ("demo",))
 
 
 class Waiting:
@@ -45,7 +47,7 @@ def a_hub(
     seconds: float = 10.0, per_name: int = 256, in_all: int = 1000
 ) -> tuple[Hub, list[tuple[str, tuple[str, ...]]]]:
     reports: list[tuple[str, tuple[str, ...]]] = []
-    return Hub(HoldBounds(seconds, per_name, in_all), lambda event, names: reports.append((event, names))), reports
+    return Hub(HoldBounds(seconds, per_name, in_all), lambda event, names, _: reports.append((event, names))), reports
 
 
 # ---- names and links
@@ -349,3 +351,66 @@ def test_the_room_holds_no_more_than_it_says() -> None:
     """The defaults are those of the settings: ten seconds."""
     assert HoldBounds().seconds == 10.0
     assert SessionOptions(opener=True).opener
+
+
+# ---- scope, and the end for good
+
+
+@virtual
+async def test_a_name_outside_the_scope_is_never_put_in_service() -> None:
+    """Nor is any other name of that link."""
+    hub, reports = a_hub()
+    link = a_link("demo", "other")
+    link.principal = Principal("p", "narrow", scope=Scope(("demo",)))
+    with pytest.raises(ValueError, match="other is outside the scope of narrow"):
+        hub.attach(link)
+    assert (hub.tunnels, hub.links, reports) == ({}, {}, [])
+
+
+@virtual
+async def test_nobody_waits_for_an_agent_that_was_dismissed() -> None:
+    """It is told why, its streams are cut, and requests are not held; another agent may come up."""
+    hub, _ = a_hub()
+    link = a_link()
+    hub.attach(link)
+    hub.dismiss(link, AwayCode.REVOKED, "revoked")
+    assert link.session.ended
+    assert hub.tunnels == {}
+    assert hub.known("demo")
+    assert not hub.hold("demo", Waiting())
+    hub.attach(a_link(instance="b"))
+    assert hub.known("demo")
+
+
+@virtual
+async def test_a_forgotten_name_is_nobodys() -> None:
+    """Who was held for it is told, and the next visitor that there is no such tunnel."""
+    hub, _ = a_hub()
+    link, waiter = a_link(), Waiting()
+    hub.attach(link)
+    hub.detach(link)
+    assert hub.hold("demo", waiter)
+    hub.forget("demo")
+    assert (waiter.given_up, hub.held, hub.known("demo")) == (1, 0, False)
+    hub.forget("demo")
+
+
+@virtual
+async def test_a_dismissed_link_leaves_the_others_of_its_name() -> None:
+    """The name stays alive."""
+    hub, reports = a_hub()
+    one, two = a_link(slot=0), a_link(slot=1)
+    hub.attach(one)
+    hub.attach(two)
+    hub.dismiss(one, AwayCode.REVOKED, "revoked")
+    assert hub.tunnels["demo"].links == [two]
+    assert reports == [("agent_up", ("demo",))]
+
+
+@virtual
+async def test_a_reserved_name_is_known() -> None:
+    """Also when no agent ever served it."""
+    hub, _ = a_hub()
+    hub.reserved["kept"] = "p"
+    assert hub.known("kept")
+    assert not hub.hold("kept", Waiting())
