@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 import pytest
 
 from relay.agent.link import Link
-from relay.api import app as api
 from relay.api import door as door_room
 from relay.api.door import MOST_BEFORE_HELLO, MOST_HEAD, door_factory
 from relay.node.listeners import Listener, bind
@@ -22,6 +21,7 @@ from relay.wire.hello import Hello, encode_hello
 from tests.agent.localside import on_every_loop, within
 from tests.agent.relayside import until
 from tests.agent.test_link import a_link
+from tests.api.world import without_registry
 from tests.tunnels.agents import House
 
 UPGRADE = (
@@ -66,7 +66,7 @@ class Doors:
 async def doors() -> AsyncIterator[Doors]:
     house = House()
     sock = bind(Address("127.0.0.1", 0), "agents")
-    listener = Listener(sock, api.build_app(), door_factory(house.doorway, lambda _: False))
+    listener = Listener(sock, without_registry().app, door_factory(house.doorway, lambda _: False))
     await listener.listen()
     open_doors = Doors(house, sock.getsockname()[1])
     try:

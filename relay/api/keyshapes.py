@@ -1,0 +1,47 @@
+"""Keys as they are told, and who is told when they are revoked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from relay.api import models
+from relay.api.office import Office
+from relay.api.times import text_of, text_or_none
+from relay.keys.forms import Kind
+from relay.registry.records import KeyRecord, Revocation
+
+
+def key_of(record: KeyRecord, project_name: str | None, now: float) -> models.Key:
+    """As it is told at this moment."""
+    return models.Key(
+        id=record.id,
+        kind=record.kind,
+        project=record.project_id,
+        project_name=project_name,
+        parent=record.parent_id,
+        label=record.label,
+        scope=models.Scope.model_validate(record.scope.to_json()),
+        tunnel=record.tunnel,
+        public_key=None if record.public is None else models.text_of_public_key(record.public),
+        created_at=text_of(record.created_at),
+        expires_at=text_or_none(record.expires_at),
+        revoked_at=text_or_none(record.revoked_at),
+        revoked_by=record.revoked_by,
+        state=record.state(now),
+        token_version=record.token_version,
+        successor=record.successor_id,
+        last_used_at=text_or_none(record.last_used_at),
+        last_used_from=record.last_used_from,
+    )
+
+
+def told_of_revocation(office: Office, revocation: Revocation) -> models.Revoked:
+    """Cuts what the revoked keys hold open, then counts them: whoever reads the counts can rely on it."""
+    for key_id in revocation.ids:
+        record = office.keyring.public_of(key_id)
+        if record is not None and record.revoked_at is None:
+            office.keyring.learn(replace(record, revoked_at=revocation.at, revoked_by=revocation.by))
+    if revocation.ids:
+        office.live.on_revoked(revocation.ids, revocation.by, revocation.at)
+    counts = {kind.value: revocation.counts.get(kind, 0) for kind in Kind}
+    return models.Revoked(**counts, remaining=revocation.remaining)

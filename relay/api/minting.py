@@ -1,0 +1,87 @@
+"""Minting over HTTP: what is asked for, narrowed to what the caller has, registered, and only then said.
+
+Whether a wish goes beyond what the keys above may give is the registry's to decide, while it writes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from relay.api import models, problems, wishes
+from relay.api.call import Call, Reply
+from relay.api.keyshapes import key_of
+from relay.api.projects import meant
+from relay.api.rights import MINTING, Caller
+from relay.api.times import text_of
+from relay.api.wishes import DAY, ChildWish, MasterWish, MintWish, VisitorWish
+from relay.keys.forms import Kind
+from relay.keys.private import id_of_public
+from relay.keys.scopes import Scope
+from relay.keys.tokens import Grant, new_id
+from relay.registry.records import NewKey
+
+
+async def mint(call: Call) -> Reply:
+    """A key below the caller's. The text of a child or visitor key is in this answer and nowhere else."""
+    wish = call.taken(MintWish).root
+    kind = Kind(wish.kind)
+    project = await meant(call, wish.project, MINTING[kind])
+    now = math.floor(call.office.now())
+    expires_at = _expiry(call.who, wish, now)
+    public = wishes.raw_public_key(wish.public_key) if isinstance(wish, MasterWish) else None
+    new = NewKey(
+        kind=kind,
+        id=new_id(kind) if public is None else id_of_public(kind, public),
+        project_id=project.id,
+        parent_id=call.who.key_id,
+        public=public,
+        scope=_scope(call.who, wish),
+        label=wish.label,
+        tunnel=wish.tunnel if isinstance(wish, VisitorWish) else None,
+        expires_at=expires_at,
+    )
+    text = None if expires_at is None or public is not None else _signed(call, new, now, expires_at)
+    record = await call.office.registry.keys.mint(call.actor, new)
+    if public is not None:
+        call.office.keyring.learn(record)
+    return Reply(models.Minted(key=key_of(record, project.name, call.office.now()), text=text), 201)
+
+
+def _scope(caller: Caller, wish: MasterWish | ChildWish | VisitorWish) -> Scope:
+    """What is asked for, and where nothing is, what the caller has."""
+    members: dict[str, Any] = caller.scope.to_json()
+    if isinstance(wish, VisitorWish):
+        members["names"] = [wish.tunnel]
+    elif wish.scope is not None:
+        members |= wish.scope.model_dump(include=wish.scope.model_fields_set)
+    return Scope.from_json(members)
+
+
+def _expiry(caller: Caller, wish: MasterWish | ChildWish | VisitorWish, now: int) -> float | None:
+    """In whole seconds, as a token says it; raises `Problem` when it would be later than the caller's."""
+    most = None if caller.expires_at is None else math.floor(caller.expires_at)
+    if wish.life is not None:
+        expires_at = now + wish.life
+        if most is not None and expires_at > most:
+            raise problems.invalid(
+                f"The member 'life' of the body is too long: {caller.key_id} expires at {text_of(most)}."
+            )
+        return float(expires_at)
+    if isinstance(wish, MasterWish):
+        return None if most is None else float(most)
+    return float(now + DAY if most is None else min(now + DAY, most))
+
+
+def _signed(call: Call, new: NewKey, now: int, expires_at: float) -> str:
+    grant = Grant(
+        kind=new.kind,
+        key_id=new.id,
+        project=new.project_id or "",
+        lineage=(*call.who.lineage, call.who.key_id),
+        scope=new.scope,
+        issued_at=float(now),
+        expires_at=expires_at,
+        tunnel=new.tunnel or "",
+    )
+    return call.office.signer.sign(grant, call.office.issuer)

@@ -1,0 +1,210 @@
+"""The shapes of what the API answers. The OpenAPI document is made from these classes."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from relay.keys.forms import Kind
+
+Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+def text_of_public_key(raw: bytes) -> str:
+    """Base64url without padding."""
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+class Given(BaseModel):
+    """What goes out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_serialization_defaults_required=True)
+
+
+class Hello(Given):
+    """What answers here. `time` is the relay's clock."""
+
+    name: str
+    version: str
+    domain: str
+    public_url: str
+    time: Moment
+
+
+class Project(Given):
+    """A project."""
+
+    id: str
+    name: str
+    plan: str | None
+    created_at: Moment
+    created_by: str
+    deleted_at: Moment | None
+
+
+class Scope(Given):
+    """What a key may do; null is no limit. `rate` is in requests, `bandwidth` in bytes per second."""
+
+    names: list[str]
+    tunnels: int | None
+    rate: int | None
+    bandwidth: int | None
+
+
+class Key(Given):
+    """A key, without its secret: nobody but its holder has that."""
+
+    id: str
+    kind: Kind
+    project: str | None
+    project_name: str | None
+    parent: str | None
+    label: str
+    scope: Scope
+    tunnel: str | None
+    public_key: str | None
+    created_at: Moment
+    expires_at: Moment | None
+    revoked_at: Moment | None
+    revoked_by: str | None
+    state: Literal["valid", "expired", "revoked"]
+    token_version: int
+    successor: str | None
+    last_used_at: Moment | None
+    last_used_from: str | None
+
+
+class Projects(Given):
+    """A part of the list of projects."""
+
+    items: list[Project]
+    next_cursor: str | None
+
+
+class CreatedProject(Given):
+    """A new project and its master key."""
+
+    project: Project
+    master: Key
+
+
+class Keys(Given):
+    """A part of the list of keys."""
+
+    items: list[Key]
+    next_cursor: str | None
+
+
+class Minted(Given):
+    """A new key. `text` is the key itself, said only now; null for a master key, which the relay never had."""
+
+    key: Key
+    text: str | None
+
+
+class Rotated(Given):
+    """The newest key of the line, whether it is new, and the one before."""
+
+    key: Key
+    rotated: bool
+    old: Key
+
+
+class Revoked(Given):
+    """How many keys were revoked by this, and how many below them live on."""
+
+    operator: int
+    master: int
+    child: int
+    visitor: int
+    remaining: int
+
+
+class Subdomain(Given):
+    """A reserved name. `login` is the key that reserved it."""
+
+    name: str
+    url: str
+    project: str
+    project_name: str | None
+    reserved_at: Moment
+    released_at: Moment | None
+    login: str
+
+
+class Subdomains(Given):
+    """A part of the list of names."""
+
+    items: list[Subdomain]
+    next_cursor: str | None
+
+
+class Tunnel(Given):
+    """A name that is alive on this node."""
+
+    name: str
+    url: str
+    project: str
+    project_name: str | None
+    key_id: str
+    links: int
+    since: Moment
+    streams: int
+    private: bool
+
+
+class Tunnels(Given):
+    """A part of the list of tunnels."""
+
+    items: list[Tunnel]
+    next_cursor: str | None
+
+
+class AuditEntry(Given):
+    """One row of the audit, and the hash that chains it to the one before."""
+
+    row: dict[str, Any]
+    hash: str
+
+
+class AuditRows(Given):
+    """Rows in order; `next` is what to ask for `after`, null at the end."""
+
+    items: list[AuditEntry]
+    next: int | None
+
+
+class AuditHead(Given):
+    """The end of the chain, signed now."""
+
+    head: dict[str, Any]
+
+
+class Signer(Given):
+    """The public half of a key that a node signs with."""
+
+    kid: str
+    public_key: str
+
+
+class Signers(Given):
+    """All of them."""
+
+    items: list[Signer]
+
+
+class ProblemDetails(Given):
+    """RFC 9457, with a code for programs and the next step for people."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    next_action: str
+    reason: str = ""
+    """Tells apart what has one code; left out where there is nothing to tell apart."""

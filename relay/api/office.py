@@ -1,0 +1,90 @@
+"""What the API needs of the rest of the relay, as one typed bag. The composition root fills it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from relay.keys.tokens import SigningKey, TokenVerifier
+from relay.registry import Registry
+from relay.registry.records import KeyRecord
+
+
+class Keyring(Protocol):
+    """Operator and master keys, in memory, kept fresh by the node: a forged key costs no query."""
+
+    def public_of(self, key_id: str) -> KeyRecord | None:
+        """The key with this public id, whatever its state; None: unknown."""
+
+    def learn(self, record: KeyRecord) -> None:
+        """This key is new or has changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveTunnel:
+    """A name that is alive on this node. `since` is in seconds since the epoch."""
+
+    name: str
+    project: str
+    key_id: str
+    links: int
+    since: float
+    streams: int
+    private: bool
+
+
+class Live(Protocol):
+    """What is alive now, and who must hear of changes before they are acknowledged. Nothing here waits."""
+
+    def tunnels(self) -> list[LiveTunnel]:
+        """Every live name."""
+
+    def close(self, name: str, sentence: str) -> None:
+        """Ends the sessions that serve the name, if any; their agents are told the sentence."""
+
+    def on_revoked(self, ids: Collection[str], by: str, at: float) -> None:
+        """These keys were revoked: their sessions end now."""
+
+    def on_moved(self, name: str, project: str) -> None:
+        """The name belongs to this project now; to none, where that is empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that was refused. `key_id` is "" unless the key was proven to be the caller's."""
+
+    address: str
+    key_id: str = ""
+    lineage: tuple[str, ...] = ()
+    project: str = ""
+    code: str = ""
+    sentence: str = ""
+    right: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """One per node."""
+
+    registry: Registry
+    keyring: Keyring
+    verifier: TokenVerifier
+    signer: SigningKey = field(repr=False)
+    issuer: str
+    """The relay's domain: what its keys name as issuer and audience."""
+    audiences: frozenset[str]
+    """Host names and addresses by which commands reach this relay."""
+    now: Callable[[], float]
+    """Seconds since the epoch."""
+    public_url: Callable[[str], str]
+    """The public address of a name."""
+    base_url: str
+    version: str
+    live: Live
+    used: Callable[[str, str], None]
+    """Notes that a key was used from an address; no query."""
+    trusts: Callable[[str], bool]
+    """Whether an address is a trusted proxy's."""
+    refused: Callable[[Refusal], None]
+    """Notes a refusal for the audit; no query."""

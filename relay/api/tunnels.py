@@ -1,0 +1,69 @@
+"""What is alive on this node, over HTTP."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from relay.api import models, problems
+from relay.api.call import Call, Reply
+from relay.api.office import LiveTunnel
+from relay.api.projects import Names, listed
+from relay.api.rights import Right, Thing
+from relay.api.times import text_of
+from relay.api.wishes import OfProject
+
+
+async def _shape(call: Call, tunnel: LiveTunnel, names: Names) -> models.Tunnel:
+    return models.Tunnel(
+        name=tunnel.name,
+        url=call.office.public_url(tunnel.name),
+        project=tunnel.project,
+        project_name=await names.of(tunnel.project),
+        key_id=tunnel.key_id,
+        links=tunnel.links,
+        since=text_of(tunnel.since),
+        streams=tunnel.streams,
+        private=tunnel.private,
+    )
+
+
+async def page(call: Call) -> Reply:
+    """Live names of the caller's project, or of all to an operator, by name."""
+    query = call.taken(OfProject)
+    project = await listed(call, query.project, Right.TUNNELS_LIST)
+    after = "" if query.cursor is None else _name_in(query.cursor)
+    alive = [
+        one for one in call.office.live.tunnels() if one.name > after and (project is None or one.project == project)
+    ]
+    alive.sort(key=lambda one: one.name)
+    shown = alive[: query.limit]
+    names = Names(call.office)
+    items = [await _shape(call, one, names) for one in shown]
+    cursor = _cursor_after(shown[-1].name) if len(alive) > len(shown) else None
+    return Reply(models.Tunnels(items=items, next_cursor=cursor))
+
+
+async def close(call: Call) -> Reply:
+    """Ends a tunnel: its agents are told, and cut. The name stays reserved, the key valid."""
+    name = call.path["name"]
+    hidden = problems.not_found("tunnel", name)
+    tunnel = next((one for one in call.office.live.tunnels() if one.name == name), None)
+    if tunnel is None:
+        raise hidden
+    call.demand(Right.TUNNELS_CLOSE, Thing(tunnel.project, name=name), hidden)
+    call.office.live.close(name, f"The tunnel {name} was closed by {call.who.key_id}.")
+    return Reply(None, 204)
+
+
+def _cursor_after(name: str) -> str:
+    return base64.urlsafe_b64encode(name.encode()).rstrip(b"=").decode()
+
+
+def _name_in(cursor: str) -> str:
+    try:
+        return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        problem = problems.invalid("The cursor is not one of this list; start again without it.")
+        problem.reason = "cursor"
+        raise problem from None
