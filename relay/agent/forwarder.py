@@ -7,12 +7,12 @@ the relay does not take is not read from the local service.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from relay.agent.hints import Hints
 from relay.agent.pool import LocalCall, LocalPool
-from relay.agent.requests import FailureKind, LocalRequest, encode_head
+from relay.agent.requests import FailureKind, LocalRequest, encode_head, with_upstream
 from relay.agent.targets import Target
 from relay.exchange.errors import MalformedHead
 from relay.exchange.framing import content_length
@@ -52,6 +52,10 @@ class Route:
     name: str
     target: Target
     pool: LocalPool
+    upstream: Fields = field(default_factory=list, repr=False)
+    """Fields that every request gets in place of the visitor's own: the local service's credential, say."""
+    private: bool = False
+    """Whether the relay asks visitors for a credential."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,8 @@ class Prepared:
     request: LocalRequest
     watched: bool
     """Whether the answer's body is worth a look for a hint."""
+    suspect: bool
+    """Whether it may open a session with a server that anybody can call."""
 
 
 class Forwarder:
@@ -108,6 +114,8 @@ class Forwarder:
         if not self.preserve_host:
             target = route.target
             fields = rewrite_for_local(fields, target.authority, _public_origins(fields), target.scheme.encode())
+        if route.upstream:
+            fields = with_upstream(fields, route.upstream)
         request = LocalRequest(head.method, head.target, fields, upgrade=head.upgrade)
         length = content_length(fields)
         if ended and length:
@@ -115,7 +123,8 @@ class Forwarder:
         if not ended and not head.upgrade:
             request.body = "chunked" if length is None else "length"
         request.encoded = encode_head(request)
-        return Prepared(head, route, request, self.hints.watches(head))
+        suspect = not route.private and self.hints.suspects(head)
+        return Prepared(head, route, request, self.hints.watches(head), suspect)
 
     def ended(self, forwarding: Forwarding) -> None:
         """An exchange is over."""
@@ -149,10 +158,13 @@ class Forwarding:
 
     def on_data(self, data: memoryview) -> None:
         """See `StreamEvents.on_data`."""
-        if self._call is None or self._call.write(bytes(data)):
-            self.stream.consumed(len(data))
+        body = bytes(data)
+        if self._prepared.suspect:
+            self._answer.look(body)
+        if self._call is None or self._call.write(body):
+            self.stream.consumed(len(body))
         else:
-            self._owed += len(data)
+            self._owed += len(body)
 
     def on_end(self, trailers: bytes) -> None:
         """See `StreamEvents.on_end`."""
@@ -202,7 +214,17 @@ class Forwarding:
 class Answer:
     """The same exchange, the answer's way: what the local service says, sent to the relay."""
 
-    __slots__ = ("_began", "_bytes", "_forwarder", "_forwarding", "_prepared", "_reported", "_request_id", "_status")
+    __slots__ = (
+        "_began",
+        "_bytes",
+        "_forwarder",
+        "_forwarding",
+        "_opens_mcp",
+        "_prepared",
+        "_reported",
+        "_request_id",
+        "_status",
+    )
 
     def __init__(self, forwarding: Forwarding, forwarder: Forwarder, prepared: Prepared, request_id: str) -> None:
         self._forwarding = forwarding
@@ -213,6 +235,12 @@ class Answer:
         self._status = 0
         self._bytes = 0
         self._reported = False
+        self._opens_mcp: bool | None = None
+
+    def look(self, data: bytes) -> None:
+        """A part of the request's body; only the first is looked at."""
+        if self._opens_mcp is None:
+            self._opens_mcp = self._forwarder.hints.opens_mcp(self._prepared.route.name, data)
 
     def on_informational(self, head: ResponseHead) -> None:
         """See `LocalEvents.on_informational`."""
@@ -221,6 +249,8 @@ class Answer:
     def on_head(self, head: ResponseHead, upgraded: bool) -> None:
         """See `LocalEvents.on_head`."""
         self._status = head.status
+        if self._opens_mcp and head.status == 200:
+            self._forwarder.hints.on_open_mcp(self._prepared.route.name)
         self._forwarder.hints.on_answer(self._prepared.route.target, self._prepared.head, head)
         self._send_head(head)
 

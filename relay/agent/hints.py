@@ -1,7 +1,8 @@
 """Things that an answer tells about a set-up that will not work for visitors: said once each, never changed in passing.
 
 An authorization server that names its local address in its metadata (RFC 9728, RFC 8414) sends every remote client to
-the client's own machine; the cure is on the local service's side or `--preserve-host`.
+the client's own machine; the cure is on the local service's side or `--preserve-host`. An MCP server that lets anybody
+in was hardly meant for everybody: the cure is `--private`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from relay.exchange.heads import RequestHead, ResponseHead
 
 # As much of a metadata answer as is looked at, in bytes.
 MOST_LOOKED_AT = 64 * 1024
+# As long as a request that opens an MCP session may be, in bytes.
+MOST_INITIALIZE = 8 * 1024
+_INITIALIZE = re.compile(rb'"method"[ \t\r\n]*:[ \t\r\n]*"initialize"')
 
 
 class Hints:
-    """Reports `hint` events."""
+    """Reports `hint` and `warning` events."""
 
     def __init__(self, report: Callable[[dict[str, object]], None]) -> None:
         self._report = report
@@ -48,6 +52,29 @@ class Hints:
         if _names(data[:MOST_LOOKED_AT], target):
             self._say_local(target, "its metadata")
 
+    def suspects(self, request: RequestHead) -> bool:
+        """Whether this may be the first request of an MCP session, by somebody who shows no credential."""
+        if request.method != b"POST" or first(request.fields, b"authorization") is not None:
+            return False
+        kind = first(request.fields, b"content-type") or b""
+        return kind.partition(b";")[0].strip(b" \t").lower() == b"application/json"
+
+    def opens_mcp(self, subdomain: str, data: bytes) -> bool:
+        """Whether the first part of such a request's body is an `initialize`, and nobody was warned of it yet."""
+        if (subdomain, "open") in self._said or len(data) > MOST_INITIALIZE:
+            return False
+        return b'"jsonrpc"' in data and _INITIALIZE.search(data) is not None
+
+    def on_open_mcp(self, subdomain: str) -> None:
+        """It was answered with 200."""
+        self._say(
+            subdomain,
+            "open",
+            f"The MCP server behind {subdomain} let in a visitor without any credential, and so it will everybody who "
+            "finds its address. Start the agent with --private (visitor keys) or --basic-auth-file (passwords).",
+            "warning",
+        )
+
     def _say_local(self, target: Target, where: str) -> None:
         self._say(
             target.url,
@@ -56,10 +83,10 @@ class Hints:
             "public URL to the tunnel's address, let it read X-Forwarded-Host and -Proto, or use --preserve-host.",
         )
 
-    def _say(self, about: str, kind: str, message: str) -> None:
+    def _say(self, about: str, kind: str, message: str, event: str = "hint") -> None:
         if (about, kind) not in self._said:
             self._said.add((about, kind))
-            self._report({"event": "hint", "message": message})
+            self._report({"event": event, "message": message})
 
 
 def _names(data: bytes, target: Target) -> bool:

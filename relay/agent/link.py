@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import picows
 
@@ -18,6 +18,7 @@ from relay.mux.carriers.websocket import WebSocketCarrier
 from relay.mux.session import Session, SessionOptions
 from relay.mux.stream import Stream, StreamEvents
 from relay.wire import frames
+from relay.wire.access import AccessRules, not_enforced
 from relay.wire.errors import AwayCode, RemoteProtocolError
 from relay.wire.hello import (
     PATH,
@@ -25,22 +26,27 @@ from relay.wire.hello import (
     VERSION,
     Hello,
     Refused,
+    Renew,
     Welcome,
     decode_refused,
     decode_welcome,
     encode_hello,
+    encode_renew,
 )
 
 ATTEMPT_WITHIN = 3.0
+RENEWED_WITHIN = 10.0
+# What a session that ended so would be answered, if it came back by the same key.
+VERDICTS: dict[int, str] = {AwayCode.REVOKED: "revoked", AwayCode.CLOSED: "tunnel_closed"}
 _WORDS = {ConnectionRefusedError: "connection refused", TimeoutError: f"no answer within {ATTEMPT_WITHIN:g} seconds"}
 
 
 class LinkFailed(Exception):
-    """The relay could not be reached, or does not speak our protocol; the text says why."""
+    """The relay could not be reached, did not answer, or does not speak our protocol; the text says why."""
 
 
 class LinkRefused(Exception):
-    """The relay answered the hello with a refusal."""
+    """The relay answered the hello, or a new key, with a refusal."""
 
     def __init__(self, refused: Refused) -> None:
         super().__init__(refused.message)
@@ -56,11 +62,26 @@ class Lost:
     """The relay said before that it would go."""
 
 
+@dataclass(slots=True)
+class Renewal:
+    """A key that was offered to a live session."""
+
+    key: str = field(repr=False)
+    answer: asyncio.Future[Welcome | Refused]
+
+
 class Link:
     """Owner of one session."""
 
     def __init__(self, forwarder: Forwarder, on_away: Callable[[], None]) -> None:
         self.session: Session | None = None
+        self.slot = 0
+        self.key = ""
+        """The key that the session lives by."""
+        self.verdict: Refused | None = None
+        """Why the relay ended the session for good: what it would answer to another hello by the same key."""
+        self._access: Mapping[str, AccessRules] = {}
+        self._renewal: Renewal | None = None
         self._forwarder = forwarder
         self._on_away = on_away
         self._away = False
@@ -70,6 +91,7 @@ class Link:
 
     async def open(self, relay_url: str, hello: Hello) -> Welcome:
         """Dials and is welcomed. Raises `LinkFailed`, `LinkRefused`."""
+        self.slot, self.key, self._access = hello.slot, hello.key, hello.access
         try:
             async with asyncio.timeout(ATTEMPT_WITHIN):
                 await self._dial(relay_url)
@@ -84,6 +106,28 @@ class Link:
             raise
         if isinstance(answer, Refused):
             self.close("refused")
+            raise LinkRefused(answer)
+        return answer
+
+    async def renew(self, key: str) -> Welcome:
+        """Offers a new key. Raises `LinkRefused`, and the session goes on by the one it has; `LinkFailed` without an
+        answer: one that comes later counts all the same.
+        """
+        if self.session is None or self.session.ended:
+            raise LinkFailed("the link has ended")
+        if self._renewal is None:
+            self._renewal = Renewal(key, asyncio.get_running_loop().create_future())
+            self.session.send(frames.encode(frames.RENEW, 0, encode_renew(Renew(key))))
+        elif self._renewal.key != key:
+            raise LinkFailed("the relay has not answered to the key before")
+        try:
+            async with asyncio.timeout(RENEWED_WITHIN):
+                answer = await asyncio.shield(self._renewal.answer)
+        except TimeoutError:
+            raise LinkFailed(f"no answer within {RENEWED_WITHIN:g} seconds") from None
+        except ConnectionResetError as error:
+            raise LinkFailed(str(error)) from None
+        if isinstance(answer, Refused):
             raise LinkRefused(answer)
         return answer
 
@@ -131,15 +175,17 @@ class Link:
 
     def on_handshake(self, kind: int, payload: bytes) -> None:
         """See `SessionEvents.on_handshake`."""
+        if self._renewal is not None and kind in (frames.RENEWED, frames.REFUSED):
+            self._on_renewal(self._renewal, kind, payload)
+            return
         if self._answer.done():
             raise RemoteProtocolError(f"{frames.NAMES[kind]} out of place")
         if kind == frames.WELCOME:
             welcome = decode_welcome(payload)
             assert self.session is not None
-            if welcome.version != VERSION:
-                said = f"It answered with version {welcome.version} of the protocol; this agent speaks {VERSION}."
-                self._answer.set_result(Refused("version", said))
-                self.close(said)
+            if why := _unfit(welcome, self._access):
+                self._answer.set_result(Refused("version", why))
+                self.close(why)
                 return
             self.session.keepalive.interval = welcome.ping_interval
             self.session.establish()
@@ -149,20 +195,34 @@ class Link:
         else:
             raise RemoteProtocolError(f"{frames.NAMES[kind]} out of place")
 
+    def _on_renewal(self, renewal: Renewal, kind: int, payload: bytes) -> None:
+        answer = decode_welcome(payload) if kind == frames.RENEWED else decode_refused(payload)
+        self._renewal = None
+        if isinstance(answer, Welcome):
+            self.key = renewal.key
+            assert self.session is not None
+            self.session.keepalive.interval = answer.ping_interval
+        renewal.answer.set_result(answer)
+
     def on_open(self, stream: Stream, payload: bytes, ended: bool) -> StreamEvents | None:
         """See `SessionEvents.on_open`."""
         return self._forwarder.accept(stream, payload, ended)
 
     def on_going_away(self, code: int, detail: str) -> None:
-        """See `SessionEvents.on_going_away`: a new link is opened while this one finishes."""
+        """See `SessionEvents.on_going_away`: a new link is opened while this one finishes, unless it was a verdict."""
         self._away = True
+        if code in VERDICTS and self.verdict is None:
+            self.verdict = Refused(VERDICTS[code], detail)
         self._on_away()
 
     def on_lost(self, reason: str) -> None:
         """See `SessionEvents.on_lost`."""
-        if not self._answer.done():
-            self._answer.set_exception(ConnectionResetError(reason))
-            self._answer.exception()  # whoever waited has been told; nobody may be waiting
+        if self.verdict is not None and not self._answer.done():
+            self._answer.set_result(self.verdict)
+        for answer in (self._answer, self._renewal.answer if self._renewal else self._answer):
+            if not answer.done():
+                answer.set_exception(ConnectionResetError(reason))
+                answer.exception()  # whoever waited has been told; nobody may be waiting
         if not self._ended.done():
             self._ended.set_result(Lost(reason, self._away))
 
@@ -173,6 +233,18 @@ def proxy_for(relay_url: str) -> str | None:
     if urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
         return None
     return urllib.request.getproxies().get("https" if parts.scheme == "wss" else "http")
+
+
+def _unfit(welcome: Welcome, access: Mapping[str, AccessRules]) -> str:
+    """Why an agent must not serve a relay that admits it so; empty when it may."""
+    if welcome.version != VERSION:
+        return f"It answered with version {welcome.version} of the protocol; this agent speaks {VERSION}."
+    if names := not_enforced(access, welcome.access):
+        return (
+            f"It would not ask visitors of {', '.join(names)} for what they must show, so no tunnel was opened; "
+            "the relay is too old."
+        )
+    return ""
 
 
 def _explain(error: BaseException) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from relay.exchange.errors import MalformedBody
 from relay.exchange.framing import content_length, encode_chunk, encode_last_chunk
-from relay.exchange.heads import Fields, ResponseHead
+from relay.exchange.headers import HOP_BY_HOP
+from relay.exchange.heads import BAD_VALUE, TOKEN, Fields, ResponseHead
 
 FailureKind = Literal["local_refused", "local_reset", "bad_response"]
+
+# What frames or routes a request is the agent's own affair.
+_OURS = HOP_BY_HOP | frozenset(b"host content-length expect trailer".split())
 
 
 @dataclass(slots=True)
@@ -18,12 +22,12 @@ class LocalRequest:
 
     method: bytes
     target: bytes
-    fields: Fields
+    fields: Fields = field(repr=False)
     """Final, with `Host`, and with `Content-Length` when `body` is "length"; without hop-by-hop fields."""
     body: Literal["none", "length", "chunked"] = "none"
     upgrade: bool = False
     """A WebSocket handshake; it has no body."""
-    encoded: bytes = b""
+    encoded: bytes = field(default=b"", repr=False)
     """The head as it is written, where whoever made the request knows it already."""
 
 
@@ -65,6 +69,26 @@ class _Nobody:
 
 
 NOBODY: LocalEvents = _Nobody()
+
+
+def why_not_upstream(name: bytes, value: bytes) -> str:
+    """What is wrong with a field that is to be added to every request, in a few words without its value; or empty."""
+    if not TOKEN.fullmatch(name):
+        return "the name is no field name"
+    if name.lower() in _OURS:
+        return f"{name.decode()} is set by the agent itself"
+    if not value or BAD_VALUE.search(value):
+        return "the value is empty or holds a control character"
+    return ""
+
+
+def with_upstream(fields: Fields, upstream: Fields) -> Fields:
+    """`fields` with the local service's own ones, which replace all that the visitor sent by their names.
+
+    CGI and WSGI read X_Api_Key as X-Api-Key: a copy in that spelling is replaced as well.
+    """
+    names = {name.lower().replace(b"_", b"-") for name, _ in upstream}
+    return [*(pair for pair in fields if pair[0].lower().replace(b"_", b"-") not in names), *upstream]
 
 
 def encode_head(request: LocalRequest) -> bytes:

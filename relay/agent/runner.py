@@ -1,6 +1,6 @@
 """The agent's life: its links, each kept up for ever; signals; the exit code.
 
-Decides when to try again and which refusal is the end. Knows no HTTP.
+Decides when to try again and which refusal is the end. Knows no HTTP, and of keys only that `keyholder` has one.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import contextlib
 import random
 import secrets
 import signal
+import time
 from collections.abc import Awaitable, Callable
 
 from relay.agent.addresses import AddressPolicy
 from relay.agent.backoff import Backoff
-from relay.agent.config import AgentSettings, Exit
+from relay.agent.config import AgentSettings, Exit, KeyRefused
 from relay.agent.forwarder import Forwarder, Report, Route
+from relay.agent.keyholder import KeyHolder
 from relay.agent.link import Link, LinkFailed, LinkRefused
 from relay.agent.parsers import PARSERS
 from relay.agent.pool import LocalPool
@@ -29,17 +31,29 @@ STABLE_AFTER = 2.0
 CLOSED_WITHIN = 2.5
 _FINAL = {
     "bad_key": Exit.KEY_REFUSED,
+    "expired": Exit.KEY_REFUSED,
+    "revoked": Exit.KEY_REVOKED,
+    "tunnel_closed": Exit.TUNNEL_CLOSED,
     "name_taken": Exit.NAME_REFUSED,
     "name_reserved": Exit.NAME_REFUSED,
     "version": Exit.VERSION_REFUSED,
     "bad_hello": Exit.UNEXPECTED,
 }
+# Final only without a time to wait: as long as the relay gives one, another agent's end may make room.
+_FINAL_FOR_NOW = {"too_many": Exit.KEY_REFUSED}
+# Tried again even without a time.
+_PASSING = frozenset(("registry_unavailable",))
+# Refusals that are events of their own.
+_OWN_EVENTS = frozenset(("revoked", "tunnel_closed"))
 
 
 class Agent:
     """One agent, whatever the number of its links and tunnels."""
 
-    def __init__(self, settings: AgentSettings, report: Report, name: str) -> None:
+    def __init__(
+        self, settings: AgentSettings, report: Report, name: str, now: Callable[[], float] = time.time
+    ) -> None:
+        self._keys = KeyHolder(settings.keys, report, now)
         self._settings = settings
         self._report = report
         self._name = name
@@ -55,7 +69,13 @@ class Agent:
         policy = AddressPolicy(settings.allow_upstream)
         parser = PARSERS[settings.http_parser]
         self._routes = {
-            subdomain: Route(subdomain, target, LocalPool(target, policy, parser))
+            subdomain: Route(
+                subdomain,
+                target,
+                LocalPool(target, policy, parser),
+                settings.upstream.get(subdomain, []),
+                private=subdomain in settings.access,
+            )
             for subdomain, target in settings.tunnels
         }
         self._forwarder = Forwarder(self._routes, settings.preserve_host, report, loop.time)
@@ -65,6 +85,7 @@ class Agent:
         self._listen_to_signals()
         for slot in range(self._settings.links):
             self._spawn(self._keep_up(slot))
+        self._spawn(self._keep_fresh())
         await self._done.wait()
         for task in self._tasks:
             task.cancel()
@@ -89,14 +110,9 @@ class Agent:
         outage = loop.time()
         while not self._stopping:
             self._report({"event": "connecting", "slot": slot, "relay": self._settings.relay_url})
-            away = asyncio.Event()
-            link = Link(self._forwarder, away.set)
             reason, wait = "", None
             try:
-                self._on_welcome(slot, await link.open(self._settings.relay_url, self._hello(slot)))
-                self._links.add(link)
-                if self._stopping:
-                    link.go_away("the agent stops")
+                link, away = await self._open(slot)
                 opened = loop.time()
                 reason = await self._serve(link, away)
                 outage = loop.time()  # a link that flaps is no long outage; it only is not tried again at once
@@ -107,12 +123,43 @@ class Agent:
             except LinkRefused as error:
                 reason = str(error)
                 wait = self._on_refused(error.refused)
-                if wait is None:
-                    return
+            except KeyRefused as error:
+                self._stop(error.code)
+            if self._exit is not None:
+                return
             delay = backoff.next(loop.time() - outage)
             delay = max(delay, wait or 0.0)
             self._report({"event": "disconnected", "slot": slot, "reason": reason, "retry_in": round(delay, 3)})
             await asyncio.sleep(delay)
+
+    async def _open(self, slot: int) -> tuple[Link, asyncio.Event]:
+        """A link that was welcomed, and what is set when the relay says that it will end it. What another key or a
+        claim can cure is cured on the way.
+
+        Raises `LinkFailed`, `LinkRefused`, `KeyRefused`.
+        """
+        claimed = False
+        while True:
+            key, away = await self._keys.key(), asyncio.Event()
+            link = Link(self._forwarder, away.set)
+            try:
+                welcome = await link.open(self._settings.relay_url, self._hello(slot, key))
+            except LinkRefused as error:
+                code = error.refused.code
+                if code == "expired" and self._keys.replace(key):
+                    continue
+                # Never after it was up: two agents of one login would take a name from each other for ever.
+                if code == "name_taken" and not claimed and not self._established:
+                    claimed = True
+                    if await self._keys.claim(tuple(self._routes)):
+                        continue
+                raise
+            self._keys.welcomed(key)
+            self._on_welcome(slot, welcome)
+            self._links.add(link)
+            if self._stopping:
+                link.go_away("the agent stops")
+            return link, away
 
     async def _serve(self, link: Link, away: asyncio.Event) -> str:
         """Until the link has ended, or the relay said that it will: then the old one finishes beside a new one."""
@@ -122,8 +169,10 @@ class Agent:
             await asyncio.wait((ended, leaving), return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
                 self._spawn(self._finish(link))
+                self._hear(link)
                 return "the relay is going away"
             self._links.discard(link)
+            self._hear(link)
             return ended.result().reason
         finally:
             ended.cancel()
@@ -133,12 +182,19 @@ class Agent:
         """A link that takes no new streams, until it has ended."""
         await link.wait()
         self._links.discard(link)
+        self._hear(link)
 
-    def _hello(self, slot: int) -> Hello:
+    async def _keep_fresh(self) -> None:
+        """Replaces the key before it ends, on all links."""
+        try:
+            await self._keys.keep_fresh(lambda: self._links)
+        except KeyRefused as error:
+            self._stop(error.code)
+
+    def _hello(self, slot: int, key: str) -> Hello:
         self._generation += 1
-        settings = self._settings
-        names = tuple(name for name, _ in settings.tunnels)
-        return Hello(self._instance, slot, self._generation, settings.key, names, agent=self._name)
+        access = self._settings.access
+        return Hello(self._instance, slot, self._generation, key, tuple(self._routes), agent=self._name, access=access)
 
     def _on_welcome(self, slot: int, welcome: Welcome) -> None:
         self._report({"event": "connected", "slot": slot})
@@ -151,19 +207,35 @@ class Agent:
 
     def _on_refused(self, refused: Refused) -> float | None:
         """Seconds to wait before the next attempt; None when there will be none."""
-        self._report(
-            {
-                "event": "refused",
-                "code": refused.code,
-                "message": refused.message,
-                "retry_after": refused.retry_after,
-            }
-        )
         final = _FINAL.get(refused.code)
         if refused.retry_after is not None and (self._established or final is None):
+            self._report_refusal(refused)
             return refused.retry_after
-        self._stop(final or Exit.UNEXPECTED)
+        if refused.code in _PASSING:
+            self._report_refusal(refused)
+            return 0.0
+        self._end(refused, final or _FINAL_FOR_NOW.get(refused.code, Exit.UNEXPECTED))
         return None
+
+    def _hear(self, link: Link) -> None:
+        """What a relay that ended a link meant for the agent. The end of a key that can be replaced is no verdict."""
+        verdict = link.verdict
+        if verdict is not None and not (verdict.code == "revoked" and self._keys.over(link.key)):
+            self._end(verdict, _FINAL[verdict.code])
+
+    def _end(self, refused: Refused, code: Exit) -> None:
+        """A refusal for good, which all links hear and one tells."""
+        if self._exit is not None:
+            return
+        if refused.code in _OWN_EVENTS:
+            self._report({"event": refused.code, "message": refused.message})
+        else:
+            self._report_refusal(refused)
+        self._stop(code)
+
+    def _report_refusal(self, refused: Refused) -> None:
+        told = {"code": refused.code, "message": refused.message, "retry_after": refused.retry_after}
+        self._report({"event": "refused", **told})
 
     # ---- the end
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import picows
 
-from relay.agent.config import AgentSettings
+from relay.agent.config import AgentSettings, FixedKey, KeySource
 from relay.agent.targets import parse_target
 from relay.mux.carriers.websocket import WebSocketCarrier
 from relay.mux.session import Session
@@ -24,16 +24,31 @@ Say = Callable[[picows.WSTransport], None]
 
 
 class Answers(Keys):
-    """Admission that refuses as often as it is told to, and remembers every hello."""
+    """Admission of any key, that refuses as often as it is told to, and remembers every hello and every new key."""
 
     def __init__(self) -> None:
         super().__init__()
         self.refusals: list[Refused] = []
         self.hellos: list[Hello] = []
+        self.renewal_refusals: list[Refused] = []
+        self.renewals: list[str] = []
 
-    async def admit(self, hello: Hello) -> Principal | Refused:
+    async def admit(self, hello: Hello, address: str) -> Principal | Refused:
         self.hellos.append(hello)
-        return self.refusals.pop(0) if self.refusals else await super().admit(hello)
+        self.projects[hello.key] = "default"
+        return self.refusals.pop(0) if self.refusals else await super().admit(hello, address)
+
+    async def renew(self, principal: Principal, key: str, names: tuple[str, ...], address: str) -> Principal | Refused:
+        self.renewals.append(key)
+        self.projects[key] = "default"
+        if self.renewal_refusals:
+            return self.renewal_refusals.pop(0)
+        return await super().renew(principal, key, names, address)
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of all hellos, in order."""
+        return [hello.key for hello in self.hellos]
 
 
 class Relay:
@@ -150,10 +165,13 @@ def saying(kind: int, payload: bytes) -> Say:
     return lambda transport: transport.send(picows.WSMsgType.BINARY, encode(kind, 0, payload))
 
 
-def settings(url: str, *, links: int = 1, key: str = "good", names: tuple[str, ...] = ("demo",)) -> AgentSettings:
-    """An agent whose local service does not exist."""
-    target = parse_target("1")
-    return AgentSettings(relay_url=url, key=key, tunnels=tuple((name, target) for name in names), links=links)
+def settings(
+    url: str, *, links: int = 1, keys: KeySource | None = None, names: tuple[str, ...] = ("demo",), port: int = 1
+) -> AgentSettings:
+    """An agent whose local service is on `port`; without one it does not exist."""
+    target = parse_target(str(port))
+    tunnels = tuple((name, target) for name in names)
+    return AgentSettings(relay_url=url, keys=keys or FixedKey("good"), tunnels=tunnels, links=links)
 
 
 def hello(*, generation: int = 1, key: str = "good") -> Hello:

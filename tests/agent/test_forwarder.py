@@ -72,11 +72,18 @@ class Pool:
 class Agents:
     """The agent's side of a link with a forwarder behind it, and the relay's, which is raw."""
 
-    def __init__(self, target: str = "3000", *, preserve_host: bool = False) -> None:
+    def __init__(
+        self,
+        target: str = "3000",
+        *,
+        preserve_host: bool = False,
+        upstream: Fields | None = None,
+        private: bool = False,
+    ) -> None:
         self.pool = Pool()
         self.reports: list[dict[str, object]] = []
         self.time = 100.0
-        route = Route("demo", parse_target(target), self.pool)  # type: ignore[arg-type]
+        route = Route("demo", parse_target(target), self.pool, upstream or [], private)  # type: ignore[arg-type]
         self.forwarder = Forwarder({"demo": route}, preserve_host, self.reports.append, lambda: self.time)
         self.side: Side
         self.side, self.relay = against(opener=False)
@@ -189,6 +196,22 @@ async def test_host_and_origin(target: str, preserve: bool, origin: bytes, host:
     call = await agents.open(fields=[(b"Origin", origin), (b"X-Forwarded-Proto", b"http")])
     sent = dict(call.request.fields)
     assert (sent[b"Host"], sent[b"Origin"]) == (host, expected)
+
+
+@virtual
+async def test_the_local_services_own_fields_replace_the_visitors() -> None:
+    """In every spelling that some service reads as the same name; all others stay in order, and nothing is reported."""
+    own: Fields = [(b"Authorization", b"Bearer canary"), (b"X-Api-Key", b"a"), (b"X-Api-Key", b"b")]
+    agents = Agents(upstream=own)
+    fields: Fields = [(b"authorization", b"Basic x"), (b"A", b"1"), (b"x_api_key", b"y"), (b"X-API-KEY", b"z")]
+    for number in (1, 3):
+        call = await agents.open(number, fields=fields)
+        assert call.request.fields == [(b"Host", b"127.0.0.1:3000"), (b"A", b"1"), *own]
+        assert b"Authorization: Bearer canary\r\n" in call.request.encoded
+        call.events.on_head(a_head(204), False)
+        call.events.on_end([])
+    assert len(agents.reports) == 2
+    assert "canary" not in repr((agents.reports, call.request, agents.forwarder.routes))
 
 
 @virtual
@@ -458,3 +481,35 @@ async def test_hints_are_taken_from_answers() -> None:
     call.events.on_head(a_head(), False)
     call.events.on_data(b'{"resource":"http://127.0.0.1:3000/mcp"}')
     assert [report["event"] for report in agents.reports] == ["hint", "hint"]
+
+
+INITIALIZE = b'{"jsonrpc":"2.0","id":0,"method":"initialize"}'
+JSON = (b"Content-Type", b"application/json")
+
+
+@pytest.mark.parametrize(
+    ("fields", "body", "status", "private", "warned"),
+    [
+        ([JSON], [INITIALIZE], 200, False, True),
+        ([JSON], [INITIALIZE[:-1], INITIALIZE[-1:]], 200, False, True),
+        ([JSON], [b"{}", INITIALIZE], 200, False, False),
+        ([JSON], [INITIALIZE], 401, False, False),
+        ([JSON], [INITIALIZE], 200, True, False),
+        ([JSON, (b"Authorization", b"Bearer x")], [INITIALIZE], 200, False, False),
+        ([], [INITIALIZE], 200, False, False),
+    ],
+)
+@virtual
+async def test_a_server_that_lets_everybody_in_is_warned_of(
+    fields: Fields, body: list[bytes], status: int, private: bool, warned: bool
+) -> None:
+    """Where the tunnel asks for nothing, the visitor showed nothing, and the server took it; once, and only then."""
+    agents = Agents(private=private)
+    for number in (1, 3):
+        call = await agents.open(number, b"POST", fields, ended=False)
+        for part in body:
+            await agents.relay.send(f_data(number, part))
+        assert agents.reports == [] or number == 3
+        call.events.on_head(a_head(status), False)
+        assert call.body == b"".join(body)
+    assert [event["event"] for event in agents.reports] == ["warning"] * warned

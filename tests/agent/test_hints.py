@@ -109,3 +109,54 @@ def test_each_thing_is_said_once_for_each_service() -> None:
         listening.answer(421)
         listening.answer(421, target=other)
     assert len(listening.messages) == 3
+
+
+INITIALIZE = b'{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}'
+JSON = (b"Content-Type", b"application/json")
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "suspect"),
+    [
+        (b"POST", [JSON], True),
+        (b"POST", [(b"content-type", b"Application/JSON; charset=utf-8")], True),
+        (b"POST", [JSON, (b"authorization", b"Bearer x")], False),
+        (b"POST", [], False),
+        (b"POST", [(b"Content-Type", b"text/plain")], False),
+        (b"GET", [JSON], False),
+    ],
+)
+def test_which_requests_may_open_a_session_without_a_credential(method: bytes, fields: Fields, suspect: bool) -> None:
+    """A POST of JSON that shows nothing; all others cost no look at their body."""
+    assert Hints(lambda event: None).suspects(RequestHead(method, b"/mcp", fields, "demo")) is suspect
+
+
+@pytest.mark.parametrize(
+    ("body", "opens"),
+    [
+        (INITIALIZE, True),
+        (INITIALIZE.replace(b'":"', b'" : \r\n "'), True),
+        (b"[" + INITIALIZE + b"]", True),
+        (INITIALIZE.replace(b"initialize", b"notifications/initialized"), False),
+        (INITIALIZE.replace(b"jsonrpc", b"other"), False),
+        (INITIALIZE + b" " * 9000, False),
+        (b"", False),
+    ],
+)
+def test_what_opens_a_session(body: bytes, opens: bool) -> None:
+    """A short JSON-RPC request called initialize."""
+    assert Hints(lambda event: None).opens_mcp("demo", body) is opens
+
+
+def test_an_open_server_is_warned_of_once_for_each_tunnel() -> None:
+    """With the name and both cures; what was said already is not even looked for."""
+    said: list[dict[str, object]] = []
+    hints = Hints(said.append)
+    for name in ("demo", "demo", "other"):
+        hints.on_open_mcp(name)
+    assert [event["event"] for event in said] == ["warning"] * 2
+    assert "behind demo let in" in str(said[0]["message"])
+    assert "--private" in str(said[0]["message"])
+    assert "--basic-auth-file" in str(said[0]["message"])
+    assert not hints.opens_mcp("demo", INITIALIZE)
+    assert hints.opens_mcp("third", INITIALIZE)

@@ -4,82 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from relay.agent import runner as runner_room
-from relay.agent.config import AgentSettings, Exit
-from relay.agent.runner import Agent
-from relay.exchange.heads import RequestHead, encode_request
+from relay.agent.config import Exit
 from relay.wire.errors import AwayCode
 from relay.wire.hello import Refused
-from tests.agent.localside import Service, on_every_loop, within
+from tests.agent.localside import Service, on_every_loop
 from tests.agent.relayside import Relay, a_relay, settings, until
-from tests.mux.ends import Owner
+from tests.agent.running import Running, connected, request, running, served
 
 SOON = 0.02
-
-
-class Running:
-    """An agent that runs, and what it reported."""
-
-    def __init__(self, asked: AgentSettings) -> None:
-        self.events: list[dict[str, Any]] = []
-        self.agent = Agent(asked, self.events.append, "test-agent/1")
-        self.task = asyncio.ensure_future(self.agent.run())
-
-    def said(self, *kinds: str) -> list[dict[str, Any]]:
-        """Events of these kinds, in order."""
-        return [event for event in self.events if event["event"] in kinds]
-
-    async def exits(self) -> int:
-        """Its exit code, which is its last word as well."""
-        code: int = await within(asyncio.shield(self.task))
-        assert self.events[-1] == {"event": "stopped", "exit_code": code}
-        return code
-
-    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """A signal, and its exit code."""
-        signal.raise_signal(number)
-        return await self.exits()
-
-
-@asynccontextmanager
-async def running(asked: AgentSettings) -> AsyncIterator[Running]:
-    """An agent that is stopped in the end, if it has not stopped by itself."""
-    run = Running(asked)
-    try:
-        yield run
-    finally:
-        while not run.task.done():
-            signal.raise_signal(signal.SIGTERM)
-            await asyncio.sleep(0.005)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().remove_signal_handler(number)
-
-
-@asynccontextmanager
-async def served(*, links: int = 1, names: tuple[str, ...] = ("demo",)) -> AsyncIterator[tuple[Relay, Running]]:
-    """A relay, and an agent with all its links up."""
-    async with a_relay() as relay, running(settings(relay.url, links=links, names=names)) as run:
-        await until(lambda: len(relay.links) == len(run.said("connected")) == links)
-        yield relay, run
-
-
-async def connected(relay: Relay, run: Running, count: int) -> None:
-    """Until the agent has connected so many times, and is in service."""
-    await until(lambda: len(run.said("connected")) == count and relay.links)
-
-
-def request(relay: Relay, slot: int = 0, name: str = "demo") -> Owner:
-    """A visitor's request over a link."""
-    owner = Owner()
-    (link,) = [link for link in relay.links if link.slot == slot]
-    owner.stream = link.session.open(encode_request(RequestHead(b"GET", b"/", [], name)), True, owner)
-    return owner
 
 
 # ---- links
@@ -110,20 +47,16 @@ async def test_an_agent_comes_up_on_all_its_links() -> None:
 @on_every_loop
 async def test_a_request_goes_through() -> None:
     """From a stream of the relay to the local service and back, and it is reported."""
-    async with Service() as service, a_relay() as relay:
-        asked = settings(relay.url)
-        local = AgentSettings(relay_url=relay.url, key="good", tunnels=(("demo", _target(service.port)),), links=1)
-        assert asked.key == local.key
-        async with running(local) as run:
-            await until(lambda: relay.links)
-            owner = request(relay)
-            peer = await service.accept()
-            await peer.head()
-            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
-            await until(lambda: owner.trailers is not None)
-            assert bytes(owner.body) == b"hello"
-            await until(lambda: run.said("request"))
-            assert run.said("request")[0]["status"] == 200
+    async with Service() as service, a_relay() as relay, running(settings(relay.url, port=service.port)) as run:
+        await until(lambda: relay.links)
+        owner = request(relay)
+        peer = await service.accept()
+        await peer.head()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+        await until(lambda: owner.trailers is not None)
+        assert bytes(owner.body) == b"hello"
+        await until(lambda: run.said("request"))
+        assert run.said("request")[0]["status"] == 200
 
 
 @on_every_loop
@@ -199,7 +132,7 @@ async def test_an_agent_waits_for_its_relay_for_ever() -> None:
 async def test_a_relay_that_goes_away_is_replaced_beside_it() -> None:
     """A new link is opened at once; a stream on the old one ends as if nothing were."""
     async with Service() as service, a_relay() as relay:
-        local = AgentSettings(relay_url=relay.url, key="good", tunnels=(("demo", _target(service.port)),), links=1)
+        local = settings(relay.url, port=service.port, links=1)
         async with running(local) as run:
             await until(lambda: relay.links)
             owner = request(relay)
@@ -310,7 +243,7 @@ async def test_a_busy_agent_finishes_what_runs(ends: str, monkeypatch: pytest.Mo
     if ends == "the grace time":
         monkeypatch.setitem(runner_room.GRACE, signal.SIGTERM, 0.05)
     async with Service() as service, a_relay() as relay:
-        local = AgentSettings(relay_url=relay.url, key="good", tunnels=(("demo", _target(service.port)),), links=1)
+        local = settings(relay.url, port=service.port, links=1)
         async with running(local) as run:
             await until(lambda: relay.links)
             owner = request(relay)
@@ -337,13 +270,13 @@ async def test_a_link_that_comes_up_while_the_agent_stops_takes_nothing_new() ->
     """A visitor's request must not begin on an agent that is about to end."""
     gate = asyncio.Event()
     async with Service() as service, a_relay() as relay:
-        local = AgentSettings(relay_url=relay.url, key="good", tunnels=(("demo", _target(service.port)),), links=2)
+        local = settings(relay.url, port=service.port, links=2)
         admit = relay.answers.admit
 
-        async def slow(hello: Any) -> Any:
+        async def slow(hello: Any, address: str) -> Any:
             if hello.slot == 1:
                 await gate.wait()
-            return await admit(hello)
+            return await admit(hello, address)
 
         relay.answers.admit = slow  # type: ignore[method-assign]
         async with running(local) as run:
@@ -369,16 +302,10 @@ async def test_a_defect_ends_the_agent_with_its_own_code() -> None:
         loop = asyncio.get_running_loop()
         before = loop.get_exception_handler()
         loop.set_exception_handler(lambda _, context: troubles.append(context))
-        run.agent._hello = lambda slot: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+        run.agent._hello = lambda slot, key: 1 / 0  # type: ignore[method-assign,assignment,return-value]
         assert await run.exits() == Exit.UNEXPECTED
         assert "ZeroDivisionError" in run.said("error")[0]["message"]
         assert len(troubles) == 1
         loop.set_exception_handler(before)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-
-
-def _target(port: int) -> Any:
-    from relay.agent.targets import parse_target
-
-    return parse_target(str(port))

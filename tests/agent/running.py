@@ -1,0 +1,82 @@
+"""An agent that runs on the test's loop against a test's relay, and what it reported."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from relay.agent.config import AgentSettings, KeySource
+from relay.agent.runner import Agent
+from relay.exchange.heads import RequestHead, encode_request
+from tests.agent.localside import within
+from tests.agent.relayside import Relay, a_relay, settings, until
+from tests.mux.ends import Owner
+
+
+class Running:
+    """An agent that runs, and what it reported."""
+
+    def __init__(self, asked: AgentSettings, now: Callable[[], float] = time.time) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.agent = Agent(asked, self.events.append, "test-agent/1", now)
+        self.task = asyncio.ensure_future(self.agent.run())
+
+    def said(self, *kinds: str) -> list[dict[str, Any]]:
+        """Events of these kinds, in order."""
+        return [event for event in self.events if event["event"] in kinds]
+
+    async def exits(self) -> int:
+        """Its exit code, which is its last word as well."""
+        code: int = await within(asyncio.shield(self.task))
+        assert self.events[-1] == {"event": "stopped", "exit_code": code}
+        return code
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """A signal, and its exit code."""
+        signal.raise_signal(number)
+        return await self.exits()
+
+
+@asynccontextmanager
+async def running(asked: AgentSettings, now: Callable[[], float] = time.time) -> AsyncIterator[Running]:
+    """An agent that is stopped in the end, if it has not stopped by itself."""
+    run = Running(asked, now)
+    try:
+        yield run
+    finally:
+        while not run.task.done():
+            signal.raise_signal(signal.SIGTERM)
+            await asyncio.sleep(0.005)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+
+@asynccontextmanager
+async def served(
+    *,
+    links: int = 1,
+    names: tuple[str, ...] = ("demo",),
+    keys: KeySource | None = None,
+    now: Callable[[], float] = time.time,
+) -> AsyncIterator[tuple[Relay, Running]]:
+    """A relay, and an agent with all its links up."""
+    async with a_relay() as relay, running(settings(relay.url, links=links, names=names, keys=keys), now) as run:
+        await until(lambda: len(relay.links) == len(run.said("connected")) == links)
+        yield relay, run
+
+
+async def connected(relay: Relay, run: Running, count: int) -> None:
+    """Until the agent has connected so many times, and is in service."""
+    await until(lambda: len(run.said("connected")) == count and relay.links)
+
+
+def request(relay: Relay, slot: int = 0, name: str = "demo") -> Owner:
+    """A visitor's request over a link."""
+    owner = Owner()
+    (link,) = [link for link in relay.links if link.slot == slot]
+    owner.stream = link.session.open(encode_request(RequestHead(b"GET", b"/", [], name)), True, owner)
+    return owner
