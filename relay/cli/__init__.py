@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from relay import __version__
+from relay.cli import login, token
+from relay.cli.audit import audit
+from relay.cli.db import app as db
+from relay.cli.errors import UNEXPECTED, Mistake
 from relay.cli.http import http
-from relay.cli.output import Mistake, harmless
+from relay.cli.keyring import refuse_whole_keys
+from relay.cli.keys import keys
+from relay.cli.output import harmless
+from relay.cli.projects import projects
 from relay.cli.serve import serve
-
-UNEXPECTED = 1
+from relay.cli.subdomains import subdomains
+from relay.cli.tunnels import tunnels
 
 app = typer.Typer(
     name="relay",
@@ -27,6 +35,17 @@ app = typer.Typer(
 )
 app.command()(http)
 app.command()(serve)
+login.add(app)
+for _name, _group in (
+    ("projects", projects),
+    ("keys", keys),
+    ("subdomains", subdomains),
+    ("tunnels", tunnels),
+    ("audit", audit),
+    ("db", db),
+):
+    app.add_typer(_group, name=_name)
+token.add(app)
 
 
 def _version(wanted: bool) -> None:
@@ -74,9 +93,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(_run(program, arguments))
 
 
+@functools.cache
+def _command() -> Callable[..., int | None]:
+    return typer.main.get_command(app)
+
+
 def _run(program: str, arguments: Sequence[str] | None) -> int:
     try:
-        return int(app(args=arguments, prog_name=program, standalone_mode=False) or 0)
+        refuse_whole_keys(sys.argv[1:] if arguments is None else arguments)
+        return int(_command()(args=arguments, prog_name=program, standalone_mode=False) or 0)
     except Mistake as mistake:
         _complain(str(mistake))
         return mistake.code

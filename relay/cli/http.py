@@ -14,9 +14,12 @@ import typer
 
 from relay.agent.config import DEFAULT_LINKS, HTTP_PARSERS, MOST_LINKS, AgentSettings
 from relay.agent.targets import Target, TargetError, parse_target
+from relay.cli.access_options import read_access
+from relay.cli.errors import Mistake
 from relay.cli.http_lines import Situation, reporter
 from relay.cli.keyring import find_key, find_relay, is_loopback
-from relay.cli.output import Lines, Mistake, harmless
+from relay.cli.minting import key_source
+from relay.cli.output import Lines, harmless
 from relay.wire.hello import LABEL, MAX_NAMES
 
 _FIRST = (
@@ -49,17 +52,38 @@ def http(
     ] = None,
     relay: Annotated[
         str | None,
-        typer.Option("--relay", help="The relay's address. [RELAY_URL, else ws://127.0.0.1:8081]", metavar="URL"),
+        typer.Option(
+            "--relay", help="The relay's address. [RELAY_URL, the login's, ws://127.0.0.1:8081]", metavar="URL"
+        ),
     ] = None,
     key_file: Annotated[
         Path | None,
         typer.Option(
-            help="A file that holds the key. [RELAY_KEY, else the key of a relay on this machine]", metavar="FILE"
+            help="A file that holds the key. [RELAY_KEY, RELAY_MASTER_KEY, MTK_MASTER, the login, a relay on this "
+            "machine]",
+            metavar="FILE",
         ),
+    ] = None,
+    project: Annotated[
+        str | None,
+        typer.Option(help="The project whose tunnel it is; a master key mints the agent's own.", metavar="PROJECT"),
     ] = None,
     links: Annotated[
         int, typer.Option(help=f"Connections to the relay, 1 to {MOST_LINKS}.", metavar="N")
     ] = DEFAULT_LINKS,
+    private: Annotated[
+        bool, typer.Option("--private", help="Ask visitors for a visitor key of this tunnel.", metavar="")
+    ] = False,
+    basic_auth_file: Annotated[
+        Path | None,
+        typer.Option(help="Ask visitors for a user and password of this file, lines user:password.", metavar="FILE"),
+    ] = None,
+    upstream_header_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Send these fields to the local service with each request, lines Name: value.", metavar="FILE"
+        ),
+    ] = None,
     preserve_host: Annotated[
         bool, typer.Option("--preserve-host", help="Send the visitor's Host and Origin on as they are.", metavar="")
     ] = False,
@@ -84,7 +108,8 @@ def http(
     Examples:
 
       relay http 3000 --subdomain mcp-me
-      relay http 3000 --relay wss://tunnels.example.com --key-file agent.key
+      relay http 3000 --relay wss://tunnels.example.com --key-file child.key
+      RELAY_MASTER_KEY=… relay http 3000 --subdomain mcp-me --project mcp-server
       relay http --subdomain api=3000 --subdomain web=192.168.1.20:8000
     """
     tunnels = tunnels_of(target, subdomain or [])
@@ -94,11 +119,15 @@ def http(
         raise Mistake(f"--http-parser must be {' or '.join(HTTP_PARSERS)}, but it is {harmless(http_parser)!r}.")
     networks = tuple(network_of(text) for text in allow_upstream or ())
     relay_url = find_relay(relay, os.environ, insecure)
-    key = find_key(key_file, os.environ)
+    access = read_access(private, basic_auth_file, upstream_header_file)
+    names = tuple(name for name, _ in tunnels)
+    key = find_key(key_file, os.environ, relay_url)
     settings = AgentSettings(
         relay_url=relay_url,
-        key=key.text,
+        keys=key_source(relay_url, key, project, names, os.environ),
         tunnels=tunnels,
+        access=access.for_each(names),
+        upstream=dict.fromkeys(names, access.upstream),
         links=links,
         preserve_host=preserve_host,
         allow_upstream=networks,

@@ -38,7 +38,10 @@ class Situation:
 
 _UPGRADE = "Upgrade whichever is older, this agent with: pip install --upgrade tunnel-relay"
 REFUSALS = {
-    "bad_key": "The key shown was that of {key}; give the relay's own with --key-file or RELAY_KEY.",
+    "bad_key": "The key shown was that of {key}; give one of this relay with --key-file or RELAY_KEY.",
+    "expired": "The key shown was that of {key}; give another one, or a master key and --project, and the agent "
+    "replaces its keys by itself.",
+    "revoked": "Start it anew with another key.",
     "name_taken": "Stop the other agent, or choose another name with --subdomain.",
     "name_reserved": "Choose another name with --subdomain.",
     "version": _UPGRADE + ".",
@@ -175,6 +178,28 @@ class People:
             text = f"The relay at {self._situation.relay} cannot be reached ({reason})."
             self._state(f"{text} Is it running, and is --relay right? Trying again until it answers.", RED)
 
+    def _minted(self, event: Event) -> None:
+        self._state(f"Minted the key {harmless(event.get('key'))} for this agent.", DIM)
+
+    def _mint_failed(self, event: Event) -> None:
+        said = sentence(event.get("message", ""))
+        if event.get("retry_in") is None:
+            self._state(said, RED, self._complaints)
+        else:
+            self._state(f"{said} Trying again until there is a key for this agent.", YELLOW)
+
+    def _claimed(self, event: Event) -> None:
+        names = event.get("subdomains")
+        shown = ", ".join(map(harmless, names if isinstance(names, list) else []))
+        self._state(f"Moved {shown} to this project from another one of the same login.", YELLOW)
+
+    def _revoked(self, event: Event) -> None:
+        step = self._hints.for_refusal("revoked")
+        self._state(f"{sentence(event.get('message', ''))} {step}", RED, self._complaints)
+
+    def _tunnel_closed(self, event: Event) -> None:
+        self._state(f"The tunnel was closed: {sentence(event.get('message', ''))}", RED, self._complaints)
+
     def _refused(self, event: Event) -> None:
         said = f"The relay refused: {sentence(event.get('message', ''))}"
         step = self._hints.for_refusal(event.get("code"))
@@ -201,6 +226,9 @@ class People:
     def _hint(self, event: Event) -> None:
         self._lines.say(f"Hint: {sentence(event.get('message', ''))}", YELLOW)
 
+    def _warning(self, event: Event) -> None:
+        self._lines.say(f"Warning: {sentence(event.get('message', ''))}", RED)
+
     def _stopping(self, event: Event) -> None:
         if event.get("open"):
             self._lines.say("Stopping: what is under way may finish. Ctrl-C again stops at once.")
@@ -216,9 +244,15 @@ class People:
         "connected": _connected,
         "established": _established,
         "disconnected": _disconnected,
+        "minted": _minted,
+        "mint_failed": _mint_failed,
+        "claimed": _claimed,
+        "revoked": _revoked,
+        "tunnel_closed": _tunnel_closed,
         "refused": _refused,
         "request": _request,
         "hint": _hint,
+        "warning": _warning,
         "stopping": _stopping,
         "stopped": _stopped,
         "error": _error,

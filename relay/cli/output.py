@@ -1,4 +1,4 @@
-"""How a command speaks: lines for people, one JSON object a line for programs, one sentence for a mistake.
+"""How a command speaks: lines for people, one JSON object a line for programs, one sentence for a warning.
 
 Colour only on a terminal; what came from the network is made harmless for one. Nothing here knows what an event means.
 """
@@ -18,12 +18,7 @@ Report = Callable[[Event], None]
 GREEN, YELLOW, RED, DIM, BOLD = "32", "33", "31", "2", "1"
 
 
-class Mistake(Exception):
-    """One sentence with the cause and the next step, for whoever gave the command. `code` is the exit code."""
-
-    def __init__(self, text: str, code: int = 2) -> None:
-        super().__init__(text)
-        self.code = code
+_warned: set[str] = set()
 
 
 class Lines:
@@ -48,6 +43,19 @@ class Lines:
 
     def paint(self, text: str, colour: str) -> str:
         return f"\x1b[{colour}m{text}\x1b[0m" if self.coloured and colour else text
+
+
+def warn(text: str) -> None:
+    """One sentence on standard error, once, about something that is not as it should be though the command goes on."""
+    if text in _warned:
+        return
+    _warned.add(text)
+    Lines(sys.stderr).say(f"relay: Warning: {harmless(text)}", YELLOW)
+
+
+def say_json(value: object) -> None:
+    """One JSON document on one line of standard output, ASCII."""
+    Lines().say(json.dumps(value))
 
 
 def _discard(stream: TextIO) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from relay.cli.errors import Mistake
 from relay.cli.keyring import DEFAULT_RELAY
 from relay.cli.output import (
     BOLD,
@@ -18,7 +19,6 @@ from relay.cli.output import (
     YELLOW,
     Event,
     Lines,
-    Mistake,
     Report,
     clock,
     harmless,
@@ -129,18 +129,19 @@ def names_of(event: Event) -> list[str]:
 
 
 def serving(event: Event, settings: ServeSettings) -> list[str]:
-    """What is served, where agents connect, where the key is, and how an agent here and one elsewhere use it."""
-    agents, key_file = event.get("agents"), event.get("key_file") or settings.agent_key_file
+    """What is served, where agents connect, where the key is, and how an agent here and one elsewhere get theirs."""
+    agents, key_file = event.get("agents"), event.get("key_file")
     base = harmless(event.get("public_url") or settings.base_url(settings.public.port))
     scheme, _, rest = base.replace("://NAME.", "://", 1).partition("://")
     found = [
         f"Relay for {settings.domain}",
-        f"  visitors    {scheme}://NAME.{rest}   (listening on {harmless(event.get('public'))})",
-        f"  agents      ws://{harmless(agents)}",
+        f"  visitors       {scheme}://NAME.{rest}   (listening on {harmless(event.get('public'))})",
+        f"  agents         ws://{harmless(agents)}",
     ]
     if event.get("internal"):
-        found.append(f"  internal    http://{harmless(event['internal'])}")
-    found.append(f"  agent key   {harmless(key_file) if key_file else 'from the settings'}")
+        found.append(f"  internal       http://{harmless(event['internal'])}")
+    if key_file:
+        found.append(f"  operator key   {harmless(key_file)}")
     here = "relay http 3000 --subdomain NAME"
     if f"ws://{agents}" != DEFAULT_RELAY:
         here += f" --relay ws://{harmless(agents)}"
@@ -149,20 +150,21 @@ def serving(event: Event, settings: ServeSettings) -> list[str]:
     found += ["", "An agent on this machine:", f"  {here}"]
     if scheme == "https":
         found += [
-            "An agent on another machine, with a copy of that key:",
+            "An agent on another machine, with a key that relay projects create or relay keys mint gave here:",
             f"  relay http 3000 --subdomain NAME --relay wss://{rest} --key-file FILE",
         ]
     else:
         found += [
-            "An agent on another machine, with a copy of that key, behind a proxy with TLS (docs/operating.md):",
+            "An agent on another machine, with a key that relay projects create or relay keys mint gave here, and a "
+            "proxy with TLS (docs/operating.md):",
             "  relay http 3000 --subdomain NAME --relay wss://DOMAIN --key-file FILE",
         ]
     return [*found, "", "Ctrl-C stops."]
 
 
 def _found_by_itself(settings: ServeSettings) -> bool:
-    """Whether an agent of this user finds the key without being told where."""
+    """Whether commands of this user find the operator key without being told where."""
     try:
-        return settings.agent_key_file is None and settings.data == default_data(os.environ)
+        return settings.data == default_data(os.environ)
     except RuntimeError:  # no home directory
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 from relay.cli import main
+from relay.keys.forms import Kind
+from tests.cli.fakerelay import FakeRelay
+from tests.cli.keytexts import private, signed
 
 Event = dict[str, object]
 
@@ -49,7 +52,7 @@ Command = Callable[..., Result]
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
     """Calls `relay` with the words given, in a home directory of its own."""
-    for name in ("HOME", "XDG_STATE_HOME"):
+    for name in ("HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
     monkeypatch.setattr(sys, "argv", ["relay"])
 
@@ -80,5 +83,15 @@ def node(monkeypatch: pytest.MonkeyPatch) -> StandIn:
 @pytest.fixture
 def agent(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     """What `relay http` runs, with a key to show."""
-    monkeypatch.setenv("RELAY_KEY", "a-key-of-the-test-0123456789")
+    monkeypatch.setenv("RELAY_KEY", signed())
     return _stand_in(monkeypatch, "relay.agent")
+
+
+@pytest.fixture
+def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRelay]:
+    """A relay for the commands, whose operator key is in RELAY_MASTER_KEY."""
+    fake = FakeRelay()
+    monkeypatch.setenv("RELAY_URL", fake.url)
+    monkeypatch.setenv("RELAY_MASTER_KEY", private(Kind.OPERATOR))
+    yield fake
+    fake.close()

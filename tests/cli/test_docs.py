@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
 from relay.agent.config import Exit
-from relay.cli import app
+from relay.cli import app, errors
 from relay.cli.http_lines import REFUSALS, People
 from relay.settings import SETTINGS, Setting, load
 
@@ -74,3 +75,56 @@ def test_every_event_for_people_is_described() -> None:
     assert set(People.TELLS) <= described
     for code in REFUSALS:
         assert f"`{code}`" in AGENT
+
+
+# ---------------------------------------------------------------------------------------------------- docs/commands.md
+
+COMMANDS = (DOCS / "commands.md").read_text(encoding="utf-8")
+SHARED = {"--relay", "--key-file", "--insecure", "--json", "--help", "-h"}
+GROUPS = ("projects", "keys", "subdomains", "tunnels", "audit")
+
+
+def commands_of(name: str) -> dict[str, Any]:
+    """The commands of a group."""
+    group = typer.main.get_command(app)
+    return dict(group.get_command(None, name).commands)  # type: ignore[attr-defined]
+
+
+def section(heading: str) -> str:
+    """The text under a heading of the second rank."""
+    return re.split(rf"^## {re.escape(heading)}$", COMMANDS, flags=re.MULTILINE)[1].split("\n## ")[0]
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_every_command_of_a_group_is_described_with_its_options(name: str) -> None:
+    """Each has a row, and each option of its own stands in the section of its group, or with what every one has."""
+    text = section(name) + section("projects")
+    for each, command in commands_of(name).items():
+        assert re.search(rf"^\| `relay {name} {each}\b", text, re.MULTILINE), f"relay {name} {each}"
+        own = {word for one in command.params for word in one.opts if word.startswith("--")}
+        assert SHARED - {"--help", "-h"} <= own, f"relay {name} {each} lacks a shared option"
+        missing = [option for option in own - SHARED if not re.search(rf"`{option}\b", text)]
+        assert missing == [], f"relay {name} {each}"
+
+
+@pytest.mark.parametrize("name", ["login", "whoami", "token"])
+def test_every_command_alone_is_described_with_its_options(name: str) -> None:
+    """The same for the commands that are in no group."""
+    assert options(name) >= SHARED
+    for option in options(name) - SHARED:
+        assert f"`{option}" in COMMANDS, f"relay {name} {option}"
+    assert f"`relay {name}" in COMMANDS
+
+
+def test_no_option_of_commands_is_described_that_does_not_exist() -> None:
+    """Whatever the page names, some command has."""
+    known = {word for name in GROUPS for one in commands_of(name).values() for each in one.params for word in each.opts}
+    known |= {"--version", "--help", "-h"}.union(*(options(name) for name in ("login", "token", "http")))
+    named = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", " ".join(re.findall(r"`(-[^`]*)`", COMMANDS))))
+    assert named <= known
+
+
+def test_every_exit_code_of_commands_is_described() -> None:
+    """The table and the code have the same numbers, but for success and the shell's own."""
+    codes = {value for name, value in vars(errors).items() if name.isupper() and isinstance(value, int)}
+    assert set(rows(COMMANDS, "Exit codes")) == {str(code) for code in codes} | {"0", "130"}

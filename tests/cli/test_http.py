@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 from ipaddress import ip_network
@@ -37,10 +38,10 @@ def test_the_plain_call(command: Command, agent: StandIn) -> None:
     assert command("http", "3000", "--subdomain", "Mcp-Me").code == 0
     settings = agent.settings
     assert [(name, target.url) for name, target in settings.tunnels] == [("mcp-me", "http://127.0.0.1:3000")]
-    assert (settings.relay_url, settings.key) == ("ws://127.0.0.1:8081", "a-key-of-the-test-0123456789")
+    assert (settings.relay_url, settings.keys.fresh().text) == ("ws://127.0.0.1:8081", os.environ["RELAY_KEY"])
     assert (settings.links, settings.preserve_host, settings.insecure) == (2, False, False)
     assert (settings.allow_upstream, settings.http_parser) == ((), "httptools")
-    assert "a-key" not in repr(settings)
+    assert os.environ["RELAY_KEY"] not in repr(settings)
 
 
 def test_every_option_arrives(command: Command, agent: StandIn) -> None:
@@ -199,6 +200,7 @@ def test_an_address_that_is_not_allowed(command: Command, agent: StandIn) -> Non
 
 REFUSALS = [
     ("bad_key", 3, ["RELAY_KEY", "--key-file"]),
+    ("expired", 3, ["RELAY_KEY", "--project"]),
     ("name_taken", 4, ["--subdomain"]),
     ("name_reserved", 4, ["--subdomain"]),
     ("version", 5, ["pip install --upgrade tunnel-relay"]),
@@ -248,3 +250,36 @@ def test_a_relay_that_asks_for_patience(command: Command, agent: StandIn) -> Non
     assert result.err.count("The relay refused: Busy.") == 1
     assert result.out.count("Trying again until the relay agrees.") == 1
     assert "cannot be reached" not in result.out
+
+
+def test_the_life_of_the_agents_own_key(command: Command, agent: StandIn) -> None:
+    """Which key was minted, by its id; that none can be had, once, whatever is tried."""
+    failed: Event = {"event": "mint_failed", "message": "The relay cannot do it now", "retry_in": 0.5}
+    agent.events = [failed, failed, {"event": "minted", "key": "mtk_child_000000000001", "expires_at": None}, *UP]
+    result = command("http", "3000", "-s", "x")
+    assert result.out.count("The relay cannot do it now. Trying again") == 1
+    assert "Minted the key mtk_child_000000000001 for this agent." in result.out
+    agent.events = [{"event": "mint_failed", "message": "The key was revoked", "retry_in": None}]
+    assert command("http", "3000", "-s", "x").err.count("The key was revoked.") == 1
+
+
+def test_a_name_that_moved(command: Command, agent: StandIn) -> None:
+    """That another project's agent has just lost its name is said."""
+    agent.events = [{"event": "claimed", "subdomains": ["x"]}, *UP]
+    assert "Moved x to this project" in command("http", "3000", "-s", "x").out
+
+
+@pytest.mark.parametrize(
+    ("event", "code", "said"),
+    [
+        ("revoked", 6, "revoked by mtk_master_000000000001. Start it anew with another key."),
+        ("tunnel_closed", 7, "The tunnel was closed: revoked by mtk_master_000000000001."),
+    ],
+)
+def test_an_end_that_somebody_wanted(event: str, code: int, said: str, command: Command, agent: StandIn) -> None:
+    """By whom, on stderr, with the exit code of its own."""
+    agent.events = [*UP, {"event": event, "message": "revoked by mtk_master_000000000001"}]
+    agent.code = code
+    result = command("http", "3000", "-s", "x")
+    assert result.code == code
+    assert said in result.err

@@ -92,7 +92,7 @@ LOADED = """
 import sys
 from relay.cli import main
 import relay.agent.config
-print(sorted({"rich", "tomllib", "relay.node", "asyncio", "uvicorn", "starlette"} & set(sys.modules)))
+print(sorted({"rich", "tomllib", "relay.node", "asyncio", "uvicorn", "starlette", "jwt"} & set(sys.modules)))
 """
 
 
@@ -104,5 +104,6 @@ def test_what_the_command_line_loads() -> None:
     )  # fmt: skip
     assert "rich" not in done.stdout, done.stdout
     assert "tomllib" not in done.stdout
+    assert "jwt" not in done.stdout, "a key that is a token is only passed on; the others are signed with where needed"
     assert "relay.node" not in done.stdout
     assert done.returncode == 0, done.stderr

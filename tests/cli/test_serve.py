@@ -13,13 +13,13 @@ from tests.cli.conftest import Command, Event, StandIn
 
 SERVING: Event = {
     "event": "serving", "domain": "tunnels.localhost", "public": "127.0.0.1:8080", "agents": "127.0.0.1:8081",
-    "internal": None, "key_file": "/data/agent.key", "public_url": "http://NAME.tunnels.localhost:8080",
+    "internal": None, "key_file": "/data/operator.key", "public_url": "http://NAME.tunnels.localhost:8080",
 }  # fmt: skip
 
 
 def test_every_setting_has_its_flag(command: Command, node: StandIn) -> None:
     """Each flag, given its own example, changes the setting of its name."""
-    examples = {"agent_key_file": None, "public_url": "http://tunnels.example.com", "agents": "127.0.0.1:2"}
+    examples = {"database_url_file": None, "public_url": "http://tunnels.example.com", "agents": "127.0.0.1:2"}
     words: list[str] = []
     for one in SETTINGS:
         text = examples.get(one.name, one.kind.example)
@@ -59,11 +59,11 @@ def test_flag_environment_and_file(
         (("--hold", "soon"), "hold (from the flag --hold) must be a number of seconds"),
         (("--public", "0.0.0.0:8080"), "--trusted-proxies"),
         (("--config", "/nonexistent.toml"), "No such file"),
-        (("--agent-key", "x"), "No such option"),
+        (("--database-url", "x"), "No such option"),
     ],
 )
 def test_a_mistake_is_one_sentence(words: tuple[str, ...], said: str, command: Command, node: StandIn) -> None:
-    """Exit code 2, one line on stderr, and nothing was started. A key has no flag: everybody can see arguments."""
+    """Exit code 2, one line on stderr, and nothing was started. A secret has no flag: everybody can see arguments."""
     result = command("serve", *words)
     assert (result.code, result.out) == (2, "")
     assert said in result.err
@@ -111,7 +111,7 @@ def test_what_an_operator_reads(command: Command, node: StandIn) -> None:
     out = command("serve").out
     for text in (
         "Relay for tunnels.localhost", "http://NAME.tunnels.localhost:8080", "127.0.0.1:8080", "ws://127.0.0.1:8081",
-        "/data/agent.key", "relay http 3000 --subdomain NAME", "Ctrl-C",
+        "/data/operator.key", "relay http 3000 --subdomain NAME", "Ctrl-C",
     ):  # fmt: skip
         assert text in out
     assert "internal" not in out
@@ -120,7 +120,7 @@ def test_what_an_operator_reads(command: Command, node: StandIn) -> None:
 
 def test_the_next_step_fits_what_is_served(command: Command, node: StandIn, tmp_path: Path) -> None:
     """With other ports, another data directory and a real domain, the commands that are printed name them."""
-    path = str(tmp_path / "agent.key")
+    path = str(tmp_path / "operator.key")
     node.events = [
         {
             **SERVING,

@@ -1,0 +1,142 @@
+"""The options of `relay http` that say who may come in, and what the local service is given: files into plain values.
+
+A mistake names the file and the line, never what stands there. Passwords are hashed here; nothing else leaves.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from relay.agent.requests import why_not_upstream
+from relay.cli.errors import Mistake
+from relay.cli.output import harmless, warn
+from relay.exchange.heads import Fields
+from relay.wire.access import MAX_USERS, AccessRules, why_not_hash, why_not_user
+from relay.wire.frames import MAX_HELLO
+from relay.wire.hello import Hello, encode_hello
+
+MOST = 64 * 1024
+MOST_FIELDS = 32
+MOST_PASSWORD = 1024
+# What the relay can afford: the least that OWASP asks of argon2id. A guess goes through the relay, which slows it down.
+HASH_MEMORY, HASH_PASSES, HASH_LANES = 19_456, 2, 1
+# Room for the longest key in a HELLO.
+_LONGEST_KEY = 4096
+_HASHES = re.compile(r"\$(?:argon2|2[abxy]?\$|apr1\$|[1567]\$|y\$|scrypt|pbkdf2)|\{[A-Z0-9-]{3,12}\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What the options came to: the rules for visitors of every tunnel, and the fields for every local service."""
+
+    rules: AccessRules | None = None
+    upstream: Fields = field(default_factory=list, repr=False)
+
+    def for_each(self, names: Sequence[str]) -> dict[str, AccessRules]:
+        """The rules by subdomain. Raises `Mistake` where they are more than fits in the first words to a relay."""
+        if self.rules is None:
+            return {}
+        access = dict.fromkeys(names, self.rules)
+        hello = Hello("i" * 64, 0, 2**53, "k" * _LONGEST_KEY, tuple(names), agent="a" * 128, access=access)
+        if len(encode_hello(hello)) > MAX_HELLO:
+            raise Mistake(
+                f"So many users for {len(names)} tunnels are too much for one agent: give fewer users or tunnels, "
+                "or start an agent for each."
+            )
+        return access
+
+
+def read_access(private: bool, basic_auth_file: Path | None, upstream_header_file: Path | None) -> Access:
+    """Raises `Mistake`. Blocks while passwords are hashed, a few hundredths of a second each."""
+    users = () if basic_auth_file is None else tuple(read_users(basic_auth_file.expanduser()))
+    upstream = [] if upstream_header_file is None else read_fields(upstream_header_file.expanduser())
+    rules = AccessRules(private, users) if private or users else None
+    if upstream and rules is None:
+        warn(
+            "The tunnel is open to everybody, and what the local service is given by --upstream-header-file lets them "
+            "in there: ask visitors for something with --private or --basic-auth-file."
+        )
+    return Access(rules, upstream)
+
+
+def read_users(path: Path) -> Iterator[tuple[str, str]]:
+    """Each user of a file with the hash of the password. Raises `Mistake`."""
+    option = f"--basic-auth-file {path}"
+    seen: set[str] = set()
+    for number, line in _lines(path, option):
+        where = f"{option}, line {number}"
+        user, colon, password = line.partition(":")
+        user = unicodedata.normalize("NFC", user)
+        if not colon:
+            raise Mistake(f"{where}: write user:password, or user:$argon2id$… with the hash of the password.")
+        if wrong := why_not_user(user):
+            raise Mistake(f"{where}: {wrong}.")
+        if user in seen:
+            raise Mistake(f"{where}: the user {harmless(user)} stands twice; every user has one password.")
+        if len(seen) >= MAX_USERS:
+            raise Mistake(f"{where}: a tunnel has at most {MAX_USERS} users.")
+        seen.add(user)
+        yield user, _hash_of(password, where)
+    if not seen:
+        raise Mistake(f"{option} names no user: write a line such as ann:her-password.")
+
+
+def _hash_of(password: str, where: str) -> str:
+    """The password's hash, which it may be already. Raises `Mistake`."""
+    if _HASHES.match(password):
+        if wrong := why_not_hash(password):
+            raise Mistake(f"{where}: {wrong}; write that, or the password itself.")
+        return password
+    password = unicodedata.normalize("NFC", password)  # as the relay reads what a visitor sends: RFC 7617 §2.1
+    if not 1 <= len(password) <= MOST_PASSWORD or re.search(r"[\x00-\x1f\x7f]", password):
+        raise Mistake(f"{where}: a password has 1 to {MOST_PASSWORD} characters, none of them a control character.")
+    from argon2 import PasswordHasher
+
+    return PasswordHasher(HASH_PASSES, HASH_MEMORY, HASH_LANES).hash(password)
+
+
+def read_fields(path: Path) -> Fields:
+    """The fields of a file. Raises `Mistake`."""
+    option = f"--upstream-header-file {path}"
+    fields: Fields = []
+    for number, line in _lines(path, option):
+        where = f"{option}, line {number}"
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise Mistake(f"{where}: write Name: value, for example Authorization: Bearer and a token.")
+        try:
+            pair = name.encode("ascii"), value.strip(" \t").encode("latin-1")
+        except UnicodeError:
+            raise Mistake(f"{where}: a header field has no such characters.") from None
+        if wrong := why_not_upstream(*pair):
+            raise Mistake(f"{where}: {wrong}.")
+        fields.append(pair)
+    if not 1 <= len(fields) <= MOST_FIELDS:
+        raise Mistake(f"{option} must have 1 to {MOST_FIELDS} lines such as Authorization: Bearer and a token.")
+    return fields
+
+
+def _lines(path: Path, option: str) -> Iterator[tuple[int, str]]:
+    """The lines of a file with their numbers, without empty ones and comments. Raises `Mistake`."""
+    try:
+        with path.open("rb") as file:
+            if os.name == "posix" and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                warn(f"The file {path} can be read by others on this machine; close it with: chmod 600 {path}")
+            data = file.read(MOST + 1)
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise Mistake(f"{option} cannot be read ({error.strerror}): give the name of a file.") from None
+    except UnicodeError:
+        raise Mistake(f"{option} is not text in UTF-8: write it anew.") from None
+    if len(data) > MOST:
+        raise Mistake(f"{option} is longer than {MOST // 1024} KiB: is it the right file?")
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.removesuffix("\r")
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield number, line

@@ -1,0 +1,104 @@
+"""`relay projects`: namespaces that own keys and subdomains, each with the master key that it begins with."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from relay.cli.delivery import Delivery, encoded
+from relay.cli.options import Asked, KeyOut, Label, Quiet, Yes, command, group, label_of, sure
+from relay.cli.output import Lines, harmless, say_json
+from relay.cli.showing import revoked_lines
+from relay.cli.tables import cell, facts, table, when
+from relay.keys.forms import Kind
+
+projects = group("Create, list, show and delete projects.")
+
+Name = Annotated[str, typer.Argument(help="The project's name: a-z, 0-9 and -, at most 63.", metavar="NAME")]
+Named = Annotated[str, typer.Argument(help="The project's name or id.", metavar="PROJECT")]
+
+
+@command(projects)
+def create(asked: Asked, name: Name, *, label: Label = None, key_out: KeyOut = None, quiet: Quiet = False) -> None:
+    """Create a project and its master key, which is shown this once.
+
+    The key is made here; the relay gets its public half. With it in
+    RELAY_MASTER_KEY, agents of the project mint their own keys.
+
+    Examples:
+
+      relay projects create mcp-server
+      relay projects create mcp-server --key-out mcp-server.key
+    """
+    from relay.keys.private import PrivateKey
+
+    name = label_of(name, "The name of a project")
+    client = asked.client()
+    pair = PrivateKey.generate(Kind.MASTER)
+    delivery = Delivery(key_out, quiet)
+    with delivery.place() as place:
+        place.write(pair.text)
+        master = {"public_key": encoded(pair.public), **({"label": label} if label else {})}
+        made = client.post("projects", body={"name": name, "master": master})
+        place.keep()
+    project = made.get("project") or {}
+    if asked.as_json:
+        held = delivery.json(pair.text)
+        say_json({"project": project, "master_key": held["text"], "key_file": held["file"], "key": made.get("master")})
+        return
+    delivery.say(f"Project created: {cell(project.get('id'))}   Master key", pair.text, Kind.MASTER)
+
+
+@command(projects, "list")
+def list_(asked: Asked) -> None:
+    """List the projects of the relay."""
+    found = list(asked.client().items("projects", limit=500))
+    if asked.as_json:
+        say_json(found)
+        return
+    rows = [(one.get("name"), one.get("id"), when(one.get("created_at")), one.get("created_by")) for one in found]
+    table(
+        ("NAME", "ID", "CREATED", "BY"), rows, none="There is no project yet; make one with: relay projects create NAME"
+    )
+
+
+@command(projects)
+def show(asked: Asked, project: Named) -> None:
+    """Show one project."""
+    client = asked.client()
+    found = client.get("projects", project)
+    if asked.as_json:
+        say_json(found)
+        return
+    names = list(client.items("subdomains", project=found.get("id"), limit=500))
+    masters = list(client.items("keys", project=found.get("id"), kind="master", state="valid", limit=500))
+    facts(
+        [
+            ("project", found.get("name")),
+            ("id", found.get("id")),
+            ("plan", found.get("plan")),
+            ("created", f"{when(found.get('created_at'))} by {cell(found.get('created_by'))}"),
+            ("deleted", when(found.get("deleted_at"))),
+            ("subdomains", [one.get("name") for one in names]),
+            ("master keys", [one.get("id") for one in masters]),
+        ]
+    )
+
+
+@command(projects)
+def delete(asked: Asked, project: Named, *, yes: Yes = False) -> None:
+    """Delete a project: revoke all its keys, cut their tunnels, release its subdomains.
+
+    Its subdomains stay closed to other projects for the relay's quarantine time.
+    """
+    client = asked.client()
+    sure(f"Delete the project {harmless(project)}, revoke all its keys and release its subdomains?", yes)
+    counts = client.delete("projects", project)
+    if asked.as_json:
+        say_json({"project": project, **counts})
+        return
+    lines = Lines()
+    lines.say(f"Project deleted: {harmless(project)}")
+    for line in revoked_lines(counts, None) or ["It had no key that was valid."]:
+        lines.say(line)
