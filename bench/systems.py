@@ -78,7 +78,10 @@ async def _relay(place: Place) -> Running:
     serving = await relay.wait_event("serving", READY)
     public, agents = (int(serving[what].rpartition(":")[2]) for what in ("public", "agents"))
     running = Running("relay", Door(public, f"s.{DOMAIN}"), Door(public, f"l.{DOMAIN}"), relay=relay)
-    running.key_file, running.agents_port = str(serving["key_file"]), agents
+    running.key_file, running.agents_port = str(place.directory / "child.key"), agents
+    mint = [sys.executable, "-m", "relay", "keys", "mint", "--relay", f"ws://127.0.0.1:{agents}"]
+    mint += ["--key-file", str(serving["key_file"]), "--key-out", running.key_file, "--json"]
+    await (await place.run(mint, "mint")).wait(READY)
     names = [f"s={place.static}", f"l={place.live}"]
     running.agent = await place.run(agent_argv(await place.reach(agents), running.key_file, *names), "agent")
     return await _in_service(running)

@@ -9,6 +9,7 @@ import psutil
 import pytest
 from hypothesis import settings
 
+FOR_TESTS = {"RELAY_CHAOS", "RELAY_TEST_POSTGRES_URL"}
 LOCAL = "localhost,.localhost,127.0.0.1,::1"
 
 settings.register_profile("test", deadline=None, print_blob=True)
@@ -19,8 +20,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Choose the profile, and forget what the developer's own shell says about relays and keys."""
     settings.load_profile("chaos" if os.environ.get("RELAY_CHAOS") else "test")
     for name in list(os.environ):
-        if name.startswith(("RELAY_", "MTK_")) and name != "RELAY_CHAOS":
+        if name.startswith(("RELAY_", "MTK_")) and name not in FOR_TESTS:
             del os.environ[name]
+    os.environ["XDG_CONFIG_HOME"] = os.devnull  # nor what the developer's own login says
     for name in ("NO_PROXY", "no_proxy"):  # tests talk to this machine; a proxy is for the package index only
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), LOCAL)))
 

@@ -10,7 +10,7 @@ import pytest
 
 from relay.settings import SETTINGS, Address, ServeSettings, SettingsError, data_directory, default_data, load
 
-SECRET = "s3cret-" + "k" * 30
+SECRET = "postgresql://relay:s3cret@db.example/relay"
 
 
 def mistake(flags: dict[str, object], environment: dict[str, str] | None = None, config: Path | None = None) -> str:
@@ -34,7 +34,7 @@ def test_defaults_are_those_of_one_machine() -> None:
     assert settings.domain == "tunnels.localhost"
     assert (str(settings.public), str(settings.agents), settings.internal) == ("127.0.0.1:8080", "127.0.0.1:8081", None)
     assert settings.data == Path("/state/relay")
-    assert settings.key_file == Path("/state/relay/agent.key")
+    assert settings.key_file == Path("/state/relay/operator.key")
     assert (settings.head_timeout, settings.idle_timeout, settings.response_head_timeout) == (10, 60, 300)
     assert (settings.hold, settings.hold_most, settings.ping_interval, settings.grace) == (10, 1000, 5, 30)
     assert settings.session_window == 64 * 1024 * 1024
@@ -64,11 +64,11 @@ def test_every_setting_has_each_of_its_names_once() -> None:
     assert [one.name for one in SETTINGS] == [one.name for one in fields(ServeSettings)]
     for one in SETTINGS:
         assert one.environment == "RELAY_" + one.name.upper()
-        assert one.flag == (None if one.name == "agent_key" else "--" + one.name.replace("_", "-"))
+        assert one.flag == (None if one.name == "database_url" else "--" + one.name.replace("_", "-"))
         assert one.help.endswith(".")
 
 
-@pytest.mark.parametrize("one", [one for one in SETTINGS if one.name != "agent_key"], ids=lambda one: one.name)
+@pytest.mark.parametrize("one", [one for one in SETTINGS if one.name != "database_url"], ids=lambda one: one.name)
 def test_the_example_of_a_message_is_accepted(one: object) -> None:
     """What a message gives as an example would have been right, and so is the default as it is printed."""
     from relay.settings import Setting
@@ -190,34 +190,47 @@ def test_the_public_url_is_of_the_domain() -> None:
     assert "other.example" in said
 
 
-def test_the_key_comes_from_a_file(tmp_path: Path) -> None:
-    """The file's text without its line end is the key, and its path is what is printed."""
-    path = tmp_path / "key"
+def test_the_database_is_a_file_in_the_data_directory() -> None:
+    """Unless a URL is given, in the environment or the settings file."""
+    assert load({}, {"RELAY_DATA": "/d"}).database == "sqlite:////d/relay.db"
+    assert load({}, {"RELAY_DATA": "/d", "RELAY_DATABASE_URL": SECRET}).database == SECRET
+
+
+def test_the_database_comes_from_a_file(tmp_path: Path) -> None:
+    """The file's text without its line end is the URL."""
+    path = tmp_path / "url"
     path.write_text(SECRET + "\n", encoding="ascii")
-    settings = load({"agent_key_file": str(path)}, {"RELAY_AGENT_KEY": "x" * 20})
-    assert (settings.agent_key, settings.key_file) == (SECRET, path)
-    assert load({}, {"RELAY_AGENT_KEY": SECRET, "RELAY_DATA": "/d"}).key_file == Path("/d/agent.key")
+    settings = load({"database_url_file": str(path)}, {"RELAY_DATABASE_URL": "sqlite:////x"})
+    assert settings.database == SECRET
 
 
-def test_two_keys_from_one_source(tmp_path: Path) -> None:
-    """Which key counts must not be a riddle."""
-    path = tmp_path / "key"
+def test_two_databases_from_one_source(tmp_path: Path) -> None:
+    """Which one counts must not be a riddle."""
+    path = tmp_path / "url"
     path.write_text(SECRET, encoding="ascii")
-    said = mistake({}, {"RELAY_AGENT_KEY": SECRET, "RELAY_AGENT_KEY_FILE": str(path)})
+    said = mistake({}, {"RELAY_DATABASE_URL": SECRET, "RELAY_DATABASE_URL_FILE": str(path)})
     assert "keep one of them" in said
-    config = written(tmp_path, f'agent_key_file = "{tmp_path / "absent"}"')
-    settings = load({}, {"RELAY_AGENT_KEY": SECRET}, config)
-    assert (settings.agent_key, settings.agent_key_file) == (SECRET, None)
+    config = written(tmp_path, f'database_url_file = "{tmp_path / "absent"}"')
+    settings = load({}, {"RELAY_DATABASE_URL": SECRET}, config)
+    assert (settings.database, settings.database_url_file) == (SECRET, None)
 
 
-def test_a_key_is_never_shown(tmp_path: Path) -> None:
-    """Neither a wrong key nor a right one appears in a message or in the settings' own text."""
-    assert "s3cret" not in mistake({}, {"RELAY_AGENT_KEY": "s3cret short"})
-    path = tmp_path / "key"
-    path.write_text("s3cret with spaces", encoding="ascii")
-    assert "s3cret" not in mistake({"agent_key_file": str(path)})
-    assert "s3cret" not in repr(load({}, {"RELAY_AGENT_KEY": SECRET}))
-    assert "No such file" in mistake({"agent_key_file": str(tmp_path / "absent")})
+@pytest.mark.parametrize("url", ["mysql://s3cret@h/db", "sqlite://s3cret", "postgresql://u:s3cret@h", "s3cret", "\n"])
+def test_a_database_url_is_never_shown(tmp_path: Path, url: str) -> None:
+    """Neither a wrong one nor a right one appears in a message or in the settings' own text: it may hold a password."""
+    assert "s3cret" not in mistake({}, {"RELAY_DATABASE_URL": url})
+    path = tmp_path / "url"
+    path.write_text(url, encoding="ascii")
+    assert "s3cret" not in mistake({"database_url_file": str(path)})
+    assert "s3cret" not in repr(load({}, {"RELAY_DATABASE_URL": SECRET}))
+    assert "No such file" in mistake({"database_url_file": str(tmp_path / "absent")})
+
+
+def test_a_relay_goes_by_its_own_names_and_by_those_that_it_is_told() -> None:
+    """Requests are signed for one of these."""
+    settings = load({"domain": "tunnels.example.com"}, {"RELAY_AUDIENCE": "Relay, [FD00::1],10.0.0.5"})
+    assert settings.audiences >= {"tunnels.example.com", "127.0.0.1", "::1", "localhost", "relay", "fd00::1", "10.0.0.5"}
+    assert "host names" in mistake({"audience": "https://x"})
 
 
 def test_where_the_data_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,12 @@
 """A relay and an agent in one process, joined by a carrier in memory: the real parts of both, assembled as they are.
 
-Only the outermost layer is fake: the loop's connections to the local service, the visitor's transport, the carrier.
+Only the outermost layer is fake: the loop's connections to the local service, the visitor's transport, the carrier, and
+who judges keys. There is no database: whatever would ask it for a request fails.
 """
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -18,17 +18,22 @@ from relay.agent.forwarder import Forwarder, Route
 from relay.agent.parsers import PARSERS
 from relay.agent.pool import LocalPool
 from relay.agent.targets import parse_target
+from relay.keys.tokens import SigningKey
 from relay.mux.session import Session, SessionOptions
 from relay.mux.stream import Stream, StreamEvents
 from relay.node.assemble import assemble, visitor_factory
+from relay.node.bookkeeper import HeadsFile
+from relay.node.ground import Ground
+from relay.registry import Database, Registry
+from relay.registry.dialects import LIMITS, Place
 from relay.settings import ServeSettings
+from relay.tunnels.admission import Principal
 from relay.wire import frames
 from relay.wire.hello import Hello, encode_hello
 from tests.support.clock import VirtualLoop
 
 NAME = "cost"
 HOST = f"{NAME}.tunnels.localhost"
-KEY = "cost-of-one-request"
 TURNS = 20_000  # of the loop, after which something is stuck
 NEVER = 3600.0
 
@@ -52,7 +57,7 @@ class AgentSide:
     def __init__(self, carrier: FakeCarrier, forwarder: Forwarder) -> None:
         self._forwarder = forwarder
         self.session = Session(carrier, self, SessionOptions(opener=False, ping_interval=NEVER))
-        hello = Hello("cost", 0, 1, KEY, (NAME,), agent="cost")
+        hello = Hello("cost", 0, 1, "none", (NAME,), agent="cost")
         self.session.send(frames.encode(frames.HELLO, 0, encode_hello(hello)))
 
     def on_handshake(self, kind: int, payload: bytes) -> None:
@@ -71,15 +76,36 @@ class AgentSide:
         """See `SessionEvents`."""
 
 
+class Anybody:
+    """Admission without keys: a request costs the same whoever opened the tunnel."""
+
+    async def admit(self, hello: Hello, address: str) -> Principal:
+        """See `Admission`."""
+        return Principal("cost", "nobody")
+
+    async def renew(self, principal: Principal, key: str, names: tuple[str, ...], address: str) -> Principal:
+        """See `Admission`."""
+        return principal
+
+    def last_word(self, principal: Principal, names: tuple[str, ...]) -> None:
+        """See `Admission`."""
+
+
+def unused_ground() -> Ground:
+    """A node's ground whose registry is never asked: nothing on the path of a request does."""
+    settings, signer = ServeSettings(data=Path("unused"), ping_interval=NEVER), SigningKey.generate()
+    registry = Registry(Database(Place.of(settings.database), LIMITS), lambda: 0.0)
+    return Ground(settings, 80, registry, signer, HeadsFile(Path("unused"), signer))
+
+
 class World:
     """Everything between a visitor's bytes and the local service's."""
 
     def __init__(self) -> None:
         self.loop = cast(CostLoop, asyncio.get_running_loop())
         self._relay_context, agent_context = context_of("relay"), context_of("agent")
-        with tempfile.TemporaryDirectory() as folder:
-            settings = ServeSettings(data=Path(folder), agent_key=KEY, ping_interval=NEVER)
-            self._node = self._relay_context.run(assemble, settings, 80, lambda event: None)
+        self._node = self._relay_context.run(assemble, unused_ground(), lambda event: None)
+        self._node.doorway.admission = Anybody()
         self._factory = visitor_factory(self._node.services)
         relay_end, agent_end = FakeCarrier(self._relay_context), FakeCarrier(agent_context)
         relay_end.far, agent_end.far = agent_end, relay_end

@@ -14,7 +14,7 @@ from pathlib import Path
 import uvloop
 
 from bench.loads.wire import LoadError, say
-from relay.agent.config import AgentSettings
+from relay.agent.config import AgentSettings, FixedKey
 from relay.agent.runner import Agent
 from relay.agent.targets import parse_target
 
@@ -45,7 +45,7 @@ async def hold(options: argparse.Namespace) -> None:
     async def start(number: int) -> None:
         names = [f"{options.prefix}-{number:x}-{name:x}" for name in range(options.names)]
         settings = AgentSettings(
-            relay_url=options.relay, key=key, tunnels=tuple((name, target) for name in names), links=1
+            relay_url=options.relay, keys=FixedKey(key), tunnels=tuple((name, target) for name in names), links=1
         )
         up = asyncio.Event()
 

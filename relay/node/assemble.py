@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import relay
+from relay.api.office import Office, Refusal
+from relay.edge.gate import VisitorGate
 from relay.edge.hosts import BadHost, normalise_host, subdomain_of
-from relay.edge.services import Services, Timeouts
+from relay.edge.services import KeyRefusal, Services, Timeouts
 from relay.edge.visitor import Visitor
+from relay.keys.tokens import TokenVerifier
 from relay.mux.session import SessionOptions
-from relay.node.agentkey import agent_key
+from relay.node.bookkeeper import Bookkeeper, Uses
+from relay.node.follower import Followed, Follower
+from relay.node.ground import Ground
+from relay.node.live import LiveTunnels
+from relay.node.masterkeys import MasterKeys
+from relay.registry.audit import Action
+from relay.registry.records import Actor, Note
 from relay.settings import ServeSettings
-from relay.tunnels.agentkey import AgentKeyAdmission
 from relay.tunnels.doorway import Doorway, DoorwayOptions
-from relay.tunnels.hub import HoldBounds, Hub
+from relay.tunnels.hub import HoldBounds, Hub, Link
+from relay.tunnels.journal import Journal
+from relay.tunnels.keyadmission import KeyAdmission, KeyRoom
+from relay.tunnels.revocations import Revocations
 
 Report = Callable[[dict[str, object]], None]
 
@@ -29,6 +41,10 @@ class Node:
     hub: Hub
     doorway: Doorway
     services: Services
+    office: Office
+    follower: Follower
+    bookkeeper: Bookkeeper
+    journal: Journal
     public_url: Callable[[str], str]
 
     def known_host(self, host: str) -> bool:
@@ -41,39 +57,114 @@ class Node:
         return name == self.services.domain or (subdomain is not None and self.hub.known(subdomain))
 
 
-def assemble(settings: ServeSettings, public_port: int, report: Report) -> Node:
-    """Joins the parts. Raises `StartError`."""
+def assemble(ground: Ground, report: Report) -> Node:
+    """Joins the parts."""
+    settings, registry = ground.settings, ground.registry
+    loop = asyncio.get_running_loop()
+    journal = Journal(time.time)
+    hub = Hub(
+        HoldBounds(settings.hold, per_name=max(settings.hold_most // 4, 1), in_all=settings.hold_most),
+        _teller(report, journal),
+    )
 
     def public_url(name: str) -> str:
-        return settings.url_of(name, public_port)
+        return settings.url_of(name, ground.public_port)
 
-    def tell(event: str, names: tuple[str, ...]) -> None:
-        report({"event": event, "names": list(names)})
-
-    hub = Hub(HoldBounds(settings.hold, per_name=max(settings.hold_most // 4, 1), in_all=settings.hold_most), tell)
-    doorway = Doorway(
-        hub,
-        AgentKeyAdmission(agent_key(settings)),
-        DoorwayOptions(
-            public_url=public_url,
-            session=SessionOptions(
-                opener=True,
-                max_streams=settings.max_streams,
-                session_window=settings.session_window,
-                ping_interval=settings.ping_interval,
-            ),
-            relay=f"tunnel-relay/{relay.__version__}",
-        ),
+    revocations = Revocations()
+    masters = MasterKeys(revocations)
+    verifier = TokenVerifier(settings.domain, {ground.signer.kid: ground.signer.public})
+    services = _services(ground, hub)
+    services.gate = VisitorGate(verifier, lambda key_id: revocations.verdict(key_id) is not None, time.time)
+    live = LiveTunnels(hub, services, revocations)
+    uses = Uses(time.time)
+    services.on_key_used = uses.used
+    services.on_key_refused = lambda refusal: _note_visitor(journal, refusal)
+    room = KeyRoom(verifier, registry, revocations, journal, uses.used, hub.reserved, time.time, loop.time)
+    office = Office(
+        registry=registry,
+        keyring=masters,
+        verifier=verifier,
+        signer=ground.signer,
+        issuer=settings.domain,
+        audiences=settings.audiences,
+        now=time.time,
+        public_url=public_url,
+        base_url=settings.base_url(ground.public_port),
+        version=relay.__version__,
+        live=live,
+        used=uses.used,
+        trusts=services.trusts,
+        refused=lambda refusal: _note_refusal(journal, refusal),
     )
-    services = Services(
+    return Node(
+        hub=hub,
+        doorway=Doorway(hub, KeyAdmission(room), _doorway_options(settings, public_url)),
+        services=services,
+        office=office,
+        follower=Follower(Followed(registry, revocations, masters, verifier, hub, live, time.time, loop.time)),
+        bookkeeper=Bookkeeper(registry, journal, uses, ground.heads),
+        journal=journal,
+        public_url=public_url,
+    )
+
+
+def _services(ground: Ground, hub: Hub) -> Services:
+    settings = ground.settings
+    return Services(
         hub=hub,
         domain=settings.domain,
         timeouts=Timeouts(settings.head_timeout, settings.idle_timeout, settings.response_head_timeout),
-        scheme=urllib.parse.urlsplit(settings.base_url(public_port)).scheme,
+        scheme=urllib.parse.urlsplit(settings.base_url(ground.public_port)).scheme,
         trusted=settings.trusted_proxies,
         most_connections=settings.max_connections,
     )
-    return Node(hub, doorway, services, public_url)
+
+
+def _doorway_options(settings: ServeSettings, public_url: Callable[[str], str]) -> DoorwayOptions:
+    return DoorwayOptions(
+        public_url=public_url,
+        session=SessionOptions(
+            opener=True,
+            max_streams=settings.max_streams,
+            session_window=settings.session_window,
+            ping_interval=settings.ping_interval,
+        ),
+        relay=f"tunnel-relay/{relay.__version__}",
+    )
+
+
+def _teller(report: Report, journal: Journal) -> Callable[[str, tuple[str, ...], Link], None]:
+    """Who hears of names that come up and go down: the operator, and the audit."""
+
+    def tell(event: str, names: tuple[str, ...], link: Link) -> None:
+        report({"event": event, "names": list(names)})
+        principal = link.principal
+        actor = Actor(principal.key_id, principal.lineage, link.address)
+        action = Action.TUNNEL_OPEN if event == "agent_up" else Action.TUNNEL_CLOSE
+        for name in names:
+            journal.note(Note(actor, action, name, principal.project, {}, time.time()))
+
+    return tell
+
+
+def _note_refusal(journal: Journal, refusal: Refusal) -> None:
+    if not refusal.key_id:
+        journal.knocked(refusal.address, refusal.code)
+        return
+    actor = Actor(refusal.key_id, refusal.lineage, refusal.address)
+    details = {"code": refusal.code, "right": refusal.right}
+    note = Note(actor, Action.REQUEST_REFUSED, refusal.key_id, refusal.project, details, time.time())
+    journal.refused(note, refusal.code)
+
+
+def _note_visitor(journal: Journal, refusal: KeyRefusal) -> None:
+    if not refusal.key_id:
+        journal.knocked(refusal.address, refusal.code)
+        return
+    actor = Actor(refusal.key_id, refusal.lineage, refusal.address)
+    details = {"code": refusal.code, "tunnel": refusal.name}
+    note = Note(actor, Action.REQUEST_REFUSED, refusal.key_id, refusal.project, details, time.time())
+    journal.refused(note, refusal.code)
 
 
 def visitor_factory(services: Services) -> Callable[..., asyncio.BaseProtocol]:

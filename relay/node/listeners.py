@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
 
 from relay.node.errors import StartError
-from relay.settings import Address
+from relay.settings import Address, ServeSettings
 
 BACKLOG = 4096
 
@@ -42,6 +43,28 @@ def name_of(sock: socket.socket) -> str:
     """`host:port` of a bound socket."""
     host, port = sock.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """A node's listening sockets."""
+
+    public: socket.socket
+    agents: socket.socket
+    internal: socket.socket | None
+
+    @classmethod
+    def bind(cls, settings: ServeSettings, closing: contextlib.ExitStack) -> Sockets:
+        """All of them; `closing` ends them. Raises `StartError`."""
+        return cls(
+            closing.enter_context(bind(settings.public, "public")),
+            closing.enter_context(bind(settings.agents, "agents")),
+            None if settings.internal is None else closing.enter_context(bind(settings.internal, "internal")),
+        )
+
+    def names(self) -> list[str | None]:
+        """`host:port` of public, agents and internal."""
+        return [None if one is None else name_of(one) for one in (self.public, self.agents, self.internal)]
 
 
 class Listener(uvicorn.Server):

@@ -7,17 +7,23 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 import uvloop
 
+from relay import __version__
 from relay.api import app as api
 from relay.api import internal
 from relay.api.door import door_factory
 from relay.node.assemble import Node, Report, assemble, visitor_factory
 from relay.node.errors import StartError
-from relay.node.listeners import Listener, bind, name_of
+from relay.node.ground import lay
+from relay.node.listeners import Listener, Sockets
+from relay.registry.audit import Action
+from relay.registry.errors import RegistryError
+from relay.registry.records import RELAY, Note
 from relay.settings import ServeSettings
 
 SWEEP_EVERY = 0.25
@@ -75,38 +81,54 @@ class Serving:
         settings = self._settings
         logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         raise_descriptor_limit()
-        public_sock = sockets.enter_context(bind(settings.public, "public"))
-        agents_sock = sockets.enter_context(bind(settings.agents, "agents"))
-        internal_sock: socket.socket | None = None
-        if settings.internal is not None:
-            internal_sock = sockets.enter_context(bind(settings.internal, "internal"))
-        node = assemble(settings, public_sock.getsockname()[1], self._report)
-        services = node.services
-        public: PublicListener = (
-            Listener(public_sock, None, visitor_factory(services)) if edge is None else edge(node, public_sock)
-        )
-        agents = Listener(agents_sock, api.build_app(), door_factory(node.doorway, services.trusts))
-        listeners: list[PublicListener] = [agents, public]
-        if internal_sock is not None:
-            numbers = internal.LiveNumbers(node.hub, lambda: services.exchanges, lambda: len(services.visitors))
-            app = internal.build_app(numbers, lambda: "draining" if services.draining else "", node.known_host)
-            listeners.append(Listener(internal_sock, app, "httptools"))
-        self._listen_to_signals()
-        # Agents first: who calls a name at once should find it.
-        for listener in listeners:
-            await listener.listen()
-        sweeping = asyncio.ensure_future(self._sweep(node))
-        self._report_serving(
-            node, [name_of(sock) if sock else None for sock in (public_sock, agents_sock, internal_sock)]
-        )
-        number = await self._stop
-        await self._drain(node, public, number)
-        await asyncio.gather(*(listener.aclose() for listener in listeners))
-        sweeping.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await sweeping
+        bound = Sockets.bind(settings, sockets)
+        async with lay(settings, bound.public.getsockname()[1]) as ground:
+            node = assemble(ground, self._report)
+            try:
+                await node.follower.load()
+            except RegistryError as error:
+                raise StartError(f"The registry cannot be read: {error}") from None
+            node.journal.note(Note(RELAY, Action.RELAY_START, ground.signer.kid, details={"version": __version__}))
+            await self._serve(node, bound, edge)
         self._report({"event": "stopped"})
         return 0
+
+    async def _serve(
+        self, node: Node, bound: Sockets, edge: Callable[[Node, socket.socket], PublicListener] | None
+    ) -> None:
+        services = node.services
+        public: PublicListener = (
+            Listener(bound.public, None, visitor_factory(services)) if edge is None else edge(node, bound.public)
+        )
+        agents = Listener(bound.agents, api.build_app(node.office), door_factory(node.doorway, services.trusts))
+        listeners: list[PublicListener] = [agents, public]
+        if bound.internal is not None:
+            numbers = internal.LiveNumbers(node.hub, lambda: services.exchanges, lambda: len(services.visitors))
+            app = internal.build_app(numbers, lambda: "draining" if services.draining else "", node.known_host)
+            listeners.append(Listener(bound.internal, app, "httptools"))
+        self._listen_to_signals()
+        async with self._background(node):
+            # Agents first: who calls a name at once should find it.
+            for listener in listeners:
+                await listener.listen()
+            self._report_serving(node, bound.names())
+            number = await self._stop
+            await self._drain(node, public, number)
+            await asyncio.gather(*(listener.aclose() for listener in listeners))
+
+    @contextlib.asynccontextmanager
+    async def _background(self, node: Node) -> AsyncIterator[None]:
+        """What goes on beside the listeners. The books are closed last: all before may leave something for them."""
+        work = [asyncio.ensure_future(one) for one in (self._sweep(node), node.follower.run())]
+        books = asyncio.ensure_future(node.bookkeeper.run(time.time))
+        try:
+            yield
+        finally:
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
+            node.bookkeeper.finish()
+            await books
 
     async def _drain(self, node: Node, public: PublicListener, number: signal.Signals) -> None:
         services = node.services
@@ -158,7 +180,7 @@ class Serving:
                 "public": public,
                 "agents": agents,
                 "internal": internal_name,
-                "key_file": None if settings.agent_key else str(settings.key_file),
+                "key_file": str(settings.key_file),
                 "public_url": node.public_url("NAME"),
             }
         )

@@ -73,11 +73,27 @@ def _path(value: object) -> Path:
     return Path(_text(value)).expanduser()
 
 
-def _secret(value: object) -> str:
-    secret = _text(value)
-    if not 16 <= len(secret) <= 1024 or not re.fullmatch(r"[!-~]+", secret):
+def _database(value: object) -> str:
+    text = _text(value)
+    url = urlsplit(text)
+    if url.scheme == "sqlite":
+        if not text.startswith("sqlite:///") or not url.path.strip("/") or url.query:
+            raise ValueError
+    elif url.scheme not in {"postgresql", "postgres"} or not url.path.strip("/") or not text.isprintable():
         raise ValueError
-    return secret
+    return text
+
+
+def _hosts(value: object) -> tuple[str, ...]:
+    items = value if isinstance(value, list | tuple) else (value,)
+    return tuple(_host(part) for item in items for part in re.split(r"[,\s]+", _text(item)))
+
+
+def _host(text: str) -> str:
+    try:
+        return str(ip_address(text.strip("[]")))
+    except ValueError:
+        return _domain(text)
 
 
 def _public_url(value: object) -> str:
@@ -146,8 +162,12 @@ def choice(*words: str) -> Kind:
 DOMAIN = Kind(_domain, "a domain name without scheme, port or star", "tunnels.example.com", "DOMAIN")
 ADDRESS = Kind(_address, "HOST:PORT or [IPV6]:PORT", "127.0.0.1:8080", "HOST:PORT")
 DIRECTORY = Kind(_path, "a path", "/var/lib/relay", "DIR")
-FILE = Kind(_path, "a path", "/run/secrets/agent.key", "FILE")
-SECRET = Kind(_secret, "16 to 1024 visible ASCII characters", "$(openssl rand -hex 32)", "KEY")
+FILE = Kind(_path, "a path", "/run/secrets/database-url", "FILE")
+DATABASE = Kind(
+    _database, "sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME", "postgresql://relay:…@db/relay", "URL"
+)
+"""A secret: it may hold a password, so it is never shown and has no flag."""
+HOSTS = Kind(_hosts, "host names or addresses, separated by commas", "relay,10.0.0.5", "HOST,…")
 PUBLIC_URL = Kind(_public_url, "http(s)://DOMAIN or http(s)://DOMAIN:PORT", "https://tunnels.example.com", "URL")
 NETWORKS = Kind(_networks, "networks in CIDR form, separated by commas", "10.0.0.0/8,fd00::/8", "CIDR,…")
 SECONDS = seconds(0.01)

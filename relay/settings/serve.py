@@ -11,15 +11,16 @@ from typing import Any
 
 from relay.settings.kinds import (
     ADDRESS,
+    DATABASE,
     DIRECTORY,
     DOMAIN,
     FILE,
+    HOSTS,
     MIB,
     NETWORKS,
     PUBLIC_URL,
     SECONDS,
     SECONDS_OR_NONE,
-    SECRET,
     Address,
     Kind,
     Network,
@@ -30,7 +31,8 @@ from relay.settings.kinds import (
 )
 
 PREFIX = "RELAY_"
-KEY_FILE_NAME = "agent.key"
+KEY_FILE_NAME = "operator.key"
+DATABASE_NAME = "relay.db"
 
 
 def default_data(environment: Mapping[str, str], platform: str = sys.platform) -> Path:
@@ -68,7 +70,7 @@ class ServeSettings:
     )
     data: Path = field(
         default_factory=lambda: default_data(os.environ),
-        metadata=_about(DIRECTORY, "Where the relay keeps its files, the agent key among them."),
+        metadata=_about(DIRECTORY, "Where the relay keeps its files: database, operator key, signing key."),
     )
     public_url: str | None = field(
         default=None,
@@ -77,11 +79,23 @@ class ServeSettings:
             "Scheme and port of printed addresses. http://DOMAIN:PORT under .localhost, else https://DOMAIN.",
         ),
     )
-    agent_key: str | None = field(
-        default=None, repr=False, metadata=_about(SECRET, "The key that agents show. One is made in DATA/agent.key.")
+    database_url: str | None = field(
+        default=None,
+        repr=False,
+        metadata=_about(DATABASE, "The registry's database. A SQLite file DATA/relay.db unless set."),
     )
-    agent_key_file: Path | None = field(
-        default=None, metadata=_about(FILE, "A file that holds the key that agents show.")
+    database_url_file: Path | None = field(
+        default=None, metadata=_about(FILE, "A file that holds the URL of the registry's database.")
+    )
+    audience: tuple[str, ...] = field(
+        default=(),
+        metadata=_about(
+            HOSTS, "Other names or addresses by which commands reach this relay; they sign their requests for it."
+        ),
+    )
+    quarantine: float = field(
+        default=7 * 86400.0,
+        metadata=_about(SECONDS_OR_NONE, "How long a subdomain that a project gave up stays closed to other projects."),
     )
     trusted_proxies: tuple[Network, ...] = field(
         default=(),
@@ -126,8 +140,19 @@ class ServeSettings:
 
     @property
     def key_file(self) -> Path:
-        """The file that holds the agent key, or that will once the relay has made one."""
-        return self.agent_key_file or self.data / KEY_FILE_NAME
+        """The file that holds the operator key once the relay has made one."""
+        return self.data / KEY_FILE_NAME
+
+    @property
+    def database(self) -> str:
+        """The URL of the registry's database. It may hold a password."""
+        return self.database_url or f"sqlite:///{self.data / DATABASE_NAME}"
+
+    @property
+    def audiences(self) -> frozenset[str]:
+        """Host names and addresses that a key's request may be meant for: this relay's own."""
+        own = {self.domain, "localhost", "127.0.0.1", "::1", self.agents.host}
+        return frozenset(own.union(self.audience))
 
     def base_url(self, port: int) -> str:
         """Public address of the domain itself; `port` is the one that the public listener really has."""
@@ -166,7 +191,7 @@ class Setting:
     @property
     def flag(self) -> str | None:
         """None for a secret: arguments of a process are there for everybody to see."""
-        return None if self.kind is SECRET else "--" + self.name.replace("_", "-")
+        return None if self.kind is DATABASE else "--" + self.name.replace("_", "-")
 
     @property
     def environment(self) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from relay.settings.kinds import SECRET
+from relay.settings.kinds import DATABASE
 from relay.settings.serve import PREFIX, SETTINGS, ServeSettings, Setting, default_data
 
 CONFIG = PREFIX + "CONFIG"
@@ -67,7 +67,7 @@ def load(flags: Mapping[str, object], environment: Mapping[str, str], config: Pa
             sources[name] = source
     if "data" not in values:
         values["data"] = _default_data(environment)
-    return _checked(_with_key(ServeSettings(**values), sources), sources)
+    return _checked(_with_database(ServeSettings(**values), sources), sources)
 
 
 def _default_data(environment: Mapping[str, str]) -> Path:
@@ -94,10 +94,10 @@ def _parse(one: Setting, text: object, source: Source) -> object:
     try:
         return one.kind.parse(text)
     except (ValueError, OverflowError, RuntimeError):  # RuntimeError: a ~ without a home directory
-        shown = "that is not shown" if one.kind is SECRET else repr(text)
+        shown = "that is not shown" if one.kind is DATABASE else repr(text)
         raise SettingsError(
             f"{one.name} ({source.where(one)}) must be {one.kind.form}, for example {source.example(one)}, "
-            f"but it is {'a value ' if one.kind is SECRET else ''}{shown}."
+            f"but it is {'a value ' if one.kind is DATABASE else ''}{shown}."
         ) from None
 
 
@@ -128,33 +128,33 @@ def _read(config: Path) -> dict[str, object]:
     return values
 
 
-def _with_key(settings: ServeSettings, sources: Mapping[str, Source]) -> ServeSettings:
-    """The settings with `agent_key` read from `agent_key_file`, where that was given."""
-    key, file = sources.get("agent_key"), sources.get("agent_key_file")
-    if file is None or settings.agent_key_file is None:
+def _with_database(settings: ServeSettings, sources: Mapping[str, Source]) -> ServeSettings:
+    """The settings with `database_url` read from `database_url_file`, where that was given."""
+    url, file = sources.get("database_url"), sources.get("database_url_file")
+    if file is None or settings.database_url_file is None:
         return settings
-    if key is not None and key.rank > file.rank:
-        return replace(settings, agent_key_file=None)
-    one = _BY_NAME["agent_key_file"]
-    if key is not None and key.rank == file.rank:
+    if url is not None and url.rank > file.rank:
+        return replace(settings, database_url_file=None)
+    one = _BY_NAME["database_url_file"]
+    if url is not None and url.rank == file.rank:
         raise SettingsError(
-            f"agent_key_file ({file.where(one)}) and agent_key ({key.where(_BY_NAME['agent_key'])}) both give a key; "
-            f"keep one of them, for example {file.example(one)}."
+            f"database_url_file ({file.where(one)}) and database_url ({url.where(_BY_NAME['database_url'])}) both give "
+            f"a database; keep one of them, for example {file.example(one)}."
         )
     try:
-        text = settings.agent_key_file.read_text(encoding="ascii")
+        text = settings.database_url_file.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not ASCII text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise SettingsError(
-            f"agent_key_file ({file.where(one)}) must be a file that can be read and holds the key, "
-            f"for example {file.example(one)}, but {settings.agent_key_file}: {reason}."
+            f"database_url_file ({file.where(one)}) must be a file that can be read and holds the URL of a database, "
+            f"for example {file.example(one)}, but {settings.database_url_file}: {reason}."
         ) from None
     try:
-        return replace(settings, agent_key=str(SECRET.parse(text)))
+        return replace(settings, database_url=str(DATABASE.parse(text)))
     except ValueError:
         raise SettingsError(
-            f"agent_key_file ({file.where(one)}) must hold {SECRET.form} and nothing else, "
-            f"for example what `openssl rand -hex 32` prints, but {settings.agent_key_file} does not."
+            f"database_url_file ({file.where(one)}) must hold {DATABASE.form} and nothing else, "
+            f"but {settings.database_url_file} does not."
         ) from None
 
 

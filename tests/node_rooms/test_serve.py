@@ -27,6 +27,7 @@ from relay.settings import Address, ServeSettings
 from relay.wire.hello import Hello
 from tests.agent.localside import Peer, Service, within
 from tests.agent.relayside import until
+from tests.support.keys import Api, operator_of
 
 P = ParamSpec("P")
 
@@ -51,7 +52,9 @@ class Node:
 
     def __init__(self, data: Path, **settings: Any) -> None:
         self.events: list[dict[str, Any]] = []
-        chosen = {"grace": 5.0, "hold": 5.0, "agent_key": "secret", "internal": HERE, **settings}
+        chosen = {"grace": 5.0, "hold": 5.0, "internal": HERE, **settings}
+        self.data = data
+        self.key = ""
         asked = ServeSettings(public=HERE, agents=HERE, data=data, **chosen)
         self.serving = Serving(asked, self.events.append)
         self.task = asyncio.ensure_future(self.serving.run())
@@ -75,7 +78,10 @@ class Node:
         self.pools.append(pool)
         routes = {"demo": Route("demo", target, pool)}
         link = Link(Forwarder(routes, preserve_host=False, report=lambda event: None, now=lambda: 0.0), lambda: None)
-        await within(link.open(f"ws://{(await self.up())['agents']}", Hello("a", 0, generation, "secret", ("demo",))))
+        agents = (await self.up())["agents"]
+        if not self.key:
+            self.key = await Api(int(agents.rpartition(":")[2]), operator_of(self.data)).mint()
+        await within(link.open(f"ws://{agents}", Hello("a", 0, generation, self.key, ("demo",))))
         return link
 
     async def visit(self, data: bytes = b"", listener: str = "public") -> asyncio.StreamReader:
@@ -127,7 +133,8 @@ async def test_a_node_serves_what_it_says(tmp_path: Path) -> None:
     async with Service() as service, a_node(tmp_path) as node:
         said = await node.up()
         assert said["domain"] == "tunnels.localhost"
-        assert said["key_file"] is None
+        assert said["key_file"] == str(tmp_path / "operator.key")
+        assert (tmp_path / "operator.key").read_text().strip() not in str(node.events)
         assert said["public_url"] == f"http://NAME.tunnels.localhost:{said['public'].rpartition(':')[2]}"
         await node.agent(service.port)
         assert node.said("agent_up") == [{"event": "agent_up", "names": ["demo"]}]
@@ -137,16 +144,6 @@ async def test_a_node_serves_what_it_says(tmp_path: Path) -> None:
         assert (await node.ask_inside(b"/readyz")).endswith(b"ok\n")
         assert b"relay_visitor_connections 1.0\n" in await node.ask_inside(b"/metrics")
         assert (await node.ask_inside(b"/ask?domain=demo.tunnels.localhost")).startswith(b"HTTP/1.1 200 ")
-
-
-@on_the_nodes_loop
-async def test_a_key_is_made_and_its_place_told(tmp_path: Path) -> None:
-    """Without one in the settings; the secret itself is in no event."""
-    async with a_node(tmp_path, agent_key=None, internal=None) as node:
-        said = await node.up()
-        assert said["key_file"] == str(tmp_path / "agent.key")
-        assert said["internal"] is None
-        assert (tmp_path / "agent.key").read_text().strip() not in str(node.events)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

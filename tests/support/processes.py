@@ -9,8 +9,12 @@ only: `relay serve` and `relay http`, or for other ASGI servers a module of the 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -21,6 +25,7 @@ from typing import Any, Literal
 from tests.support.child import Child, Event
 from tests.support.faultprocess import FaultProcess
 from tests.support.faults import FaultProxy
+from tests.support.keys import Api, operator_of
 
 DOMAIN = "tunnels.localhost"
 START_DEADLINE = 15.0
@@ -46,7 +51,10 @@ class Ports:
 
 
 class RelayProcess(Child):
-    """`relay serve` on free ports of 127.0.0.1; `start` returns once it serves. `data` is made and removed if None."""
+    """`relay serve` on free ports of 127.0.0.1; `start` returns once it serves. `data` is made and removed if None.
+
+    `api` asks as its operator; `key_file` holds a child key that may open every name.
+    """
 
     def __init__(
         self,
@@ -64,16 +72,20 @@ class RelayProcess(Child):
         argv = [*SERVE[edge], "--json", "--domain", DOMAIN, *listen, "--data", str(self.data), *args]
         super().__init__(argv, name="relay", env=env)
         self.public_port = self.agents_port = self.internal_port = 0
-        self.key_file = self.data / "agent.key"
+        self.key_file = self.data / "child.key"
 
     async def start(self) -> None:
         """Start and wait for `serving`; raises ChildError with what it said otherwise."""
+        fill(self.data)
         await super().start()
         serving = await self.wait_event("serving", START_DEADLINE)
         self.public_port = _port(serving["public"])
         self.agents_port = _port(serving["agents"])
         self.internal_port = _port(serving["internal"]) if serving.get("internal") else 0
-        self.key_file = Path(serving.get("key_file") or self.key_file)
+        self.api = Api(self.agents_port, operator_of(self.data))
+        if not self.key_file.exists():
+            self.key_file.touch(mode=0o600)
+            self.key_file.write_text(await self.api.mint() + "\n")
 
     @property
     def ports(self) -> Ports:
@@ -111,6 +123,23 @@ class AgentProcess(Child):
     async def established(self, timeout: float = START_DEADLINE, after: int = 0) -> Event:
         """The first `established` event (from index `after` of `events` on)."""
         return await self.wait_event("established", timeout, after)
+
+
+def fill(data: Path) -> None:
+    """Gives a data directory that has none a database, as `relay db upgrade` leaves it: a start is faster then."""
+    if not (data / "relay.db").exists():
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.copyfile(_template(), data / "relay.db")
+
+
+@functools.cache
+def _template() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="relay-template-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    environment = {**os.environ, "RELAY_DATA": str(folder)}
+    done = subprocess.run([*RELAY, "db", "upgrade"], env=environment, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder / "relay.db"
 
 
 def _port(address: str) -> int:

@@ -1,0 +1,149 @@
+"""Writes down what traffic leaves behind: audit rows of sessions, last uses of keys, signed heads of the audit.
+
+In batches, behind traffic's back; what cannot be written now stays and is tried again. Heads go to a file, one a line,
+for copies that whoever changes the database cannot reach.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from relay.keys.chain import GENESIS, Head, Tampered, head_line, read_heads, sign_head
+from relay.keys.tokens import SigningKey
+from relay.node.errors import StartError
+from relay.registry import Registry
+from relay.registry.audit import moment
+from relay.registry.errors import RegistryError
+from relay.tunnels.journal import Journal
+
+HEADS_NAME = "audit-heads.jsonl"
+WRITE_EVERY = 1.0
+HEAD_EVERY = 60.0
+MOST_AT_ONCE = 500
+_LOGGER = logging.getLogger("relay.audit")
+
+
+class Uses:
+    """When and from where keys were used last; the newest use of each key counts."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._uses: dict[str, tuple[float, str]] = {}
+
+    def used(self, key_id: str, address: str) -> None:
+        """Just now."""
+        self._uses[key_id] = (self._now(), address)
+
+    def take(self) -> dict[str, tuple[float, str]]:
+        """Those since the last time."""
+        uses, self._uses = self._uses, {}
+        return uses
+
+    def put_back(self, uses: dict[str, tuple[float, str]]) -> None:
+        """They could not be written."""
+        self._uses = {**uses, **self._uses}
+
+
+class HeadsFile:
+    """Appends a signed head whenever the audit has grown."""
+
+    def __init__(self, path: Path, signer: SigningKey) -> None:
+        self._path = path
+        self._signer = signer
+        self._last: Head | None = None
+
+    def open(self) -> None:
+        """Reads what an earlier process wrote. Raises `StartError`."""
+        try:
+            with self._path.open("r+b") as file:
+                for line in file:
+                    if not line.endswith(b"\n"):  # cut short by a crash: it was never a head
+                        file.truncate(file.tell() - len(line))
+                        break
+                    self._last = next(iter(read_heads([line.decode("ascii")])), self._last)
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, Tampered) as error:
+            raise StartError(
+                f"The file {self._path} cannot be read as signed heads of the audit ({error}). "
+                "Keep it elsewhere, find out who changed it, and start again without it."
+            ) from None
+
+    def extend(self, seq: int, hash: str, at: str) -> None:
+        """Signs the audit's end if it is a new one. Raises `OSError`."""
+        last = self._last
+        if not seq or (last is not None and last.seq >= seq):
+            return
+        head = sign_head(self._signer, seq, hash, at, GENESIS if last is None else last.digest)
+        handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(head_line(head) + "\n")
+            file.flush()
+            os.fsync(handle)
+        self._last = head
+
+
+class Bookkeeper:
+    """One per node. `now`: seconds since the epoch."""
+
+    def __init__(self, registry: Registry, journal: Journal, uses: Uses, heads: HeadsFile) -> None:
+        self._registry = registry
+        self._journal = journal
+        self._uses = uses
+        self._heads = heads
+        self._troubled = False
+        self._ending = asyncio.Event()
+
+    async def run(self, now: Callable[[], float]) -> None:
+        """Writes until `finish`; never cancelled, or nobody would know what has been written."""
+        loop = asyncio.get_running_loop()
+        head_at = loop.time()
+        ended = False
+        while not ended:
+            try:
+                async with asyncio.timeout(WRITE_EVERY):
+                    await self._ending.wait()
+            except TimeoutError:
+                pass
+            ended = self._ending.is_set()
+            await self._attempt(self.write())
+            if ended or loop.time() - head_at >= HEAD_EVERY:
+                head_at = loop.time()
+                await self._attempt(self.sign(now()))
+
+    def finish(self) -> None:
+        """Nothing new comes any more: `run` writes what is left, and ends."""
+        self._journal.sum_up()
+        self._ending.set()
+
+    async def write(self) -> None:
+        """All that waits. Raises `RegistryError`."""
+        while notes := self._journal.waiting()[:MOST_AT_ONCE]:
+            await self._registry.audit.record(notes)
+            self._journal.written(len(notes))
+        uses = self._uses.take()
+        try:
+            if uses:
+                await self._registry.keys.touch(uses)
+        except BaseException:
+            self._uses.put_back(uses)
+            raise
+
+    async def sign(self, now: float) -> None:
+        """A head for the audit's end. Raises `RegistryError`, `OSError`."""
+        seq, hash = await self._registry.audit.head()
+        self._heads.extend(seq, hash, moment(now))
+
+    async def _attempt(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except (RegistryError, OSError) as error:
+            if not self._troubled:
+                _LOGGER.error("the audit cannot be written now: %s", error)
+            self._troubled = True
+        else:
+            self._troubled = False

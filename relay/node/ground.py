@@ -1,0 +1,65 @@
+"""What a node stands on: its data directory, its two secrets, and the registry, made ready before anything listens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from relay.keys.forms import Kind
+from relay.keys.private import PrivateKey
+from relay.keys.tokens import SigningKey
+from relay.node.bookkeeper import HEADS_NAME, HeadsFile
+from relay.node.errors import StartError
+from relay.node.keyfiles import make_directory, operator_key, signing_key
+from relay.registry import Database, Registry, migrate
+from relay.registry.errors import NotFound, RegistryError
+from relay.registry.records import RELAY, NewKey
+from relay.settings import ServeSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Made before the node, and ended after it."""
+
+    settings: ServeSettings
+    public_port: int
+    registry: Registry
+    signer: SigningKey
+    heads: HeadsFile
+
+
+@contextlib.asynccontextmanager
+async def lay(settings: ServeSettings, public_port: int) -> AsyncIterator[Ground]:
+    """The ground, until the node has ended. Raises `StartError`."""
+    make_directory(settings.data)
+    operator, signer = operator_key(settings.key_file), signing_key(settings.data)
+    heads = HeadsFile(settings.data / HEADS_NAME, signer)
+    heads.open()
+    try:
+        await asyncio.to_thread(migrate.ensure, settings.database)
+        database = await Database.open(settings.database)
+    except RegistryError as error:
+        raise StartError(f"The registry cannot be opened: {error}") from None
+    try:
+        registry = Registry(database, time.time, settings.quarantine)
+        try:
+            await registry.signers.add(signer.kid, signer.public, socket.gethostname())
+            await _register(registry, operator)
+        except RegistryError as error:
+            raise StartError(f"The registry cannot be used: {error}") from None
+        yield Ground(settings, public_port, registry, signer, heads)
+    finally:
+        await database.close()
+
+
+async def _register(registry: Registry, operator: PrivateKey) -> None:
+    """Whoever can write this node's data directory is an operator; a key that was revoked stays so."""
+    try:
+        await registry.keys.get(operator.id)
+    except NotFound:
+        label = f"made by the relay on {socket.gethostname()}"
+        await registry.keys.mint(RELAY, NewKey(Kind.OPERATOR, operator.id, None, None, operator.public, label=label))

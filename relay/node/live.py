@@ -1,0 +1,78 @@
+"""What is alive on this node, for those who change what may live: carried out before it is acknowledged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+
+from relay.api.office import LiveTunnel
+from relay.edge.services import Services
+from relay.tunnels.hub import Hub, Tunnel
+from relay.tunnels.revocations import Revocations, Verdict
+from relay.wire.errors import AwayCode
+
+
+class LiveTunnels:
+    """See `relay.api.office.Live`."""
+
+    def __init__(self, hub: Hub, services: Services, revocations: Revocations) -> None:
+        self._hub = hub
+        self._services = services
+        self._revocations = revocations
+        revocations.on_revoked.append(self._cut)
+
+    def tunnels(self) -> list[LiveTunnel]:
+        """See `Live.tunnels`."""
+        return [_shown(tunnel) for tunnel in self._hub.tunnels.values()]
+
+    def close(self, name: str, sentence: str) -> None:
+        """See `Live.close`."""
+        tunnel = self._hub.tunnels.get(name)
+        for link in list(tunnel.links) if tunnel is not None else ():
+            self._hub.dismiss(link, AwayCode.CLOSED, sentence)
+
+    def on_revoked(self, ids: Collection[str], by: str, at: float) -> None:
+        """See `Live.on_revoked`."""
+        verdict = Verdict(by, at)
+        self._revocations.learn(dict.fromkeys(ids, verdict))
+
+    def on_moved(self, name: str, project: str) -> None:
+        """See `Live.on_moved`; an empty project: the name was given up."""
+        if project:
+            self._hub.reserved[name] = project
+        else:
+            self._hub.reserved.pop(name, None)
+        tunnel = self._hub.tunnels.get(name)
+        if tunnel is not None and tunnel.project != project:
+            why = f"the name {name!r} " + ("moved to another project" if project else "was released")
+            for link in list(tunnel.links):
+                self._hub.dismiss(link, AwayCode.SUPERSEDED, why)
+        if not project:
+            self._hub.forget(name)
+
+    def expire(self, now: float) -> None:
+        """Ends the sessions whose key has expired and was not renewed. `now`: seconds since the epoch."""
+        for link in list(self._hub.links.values()):
+            if link.principal.expires_at <= now:
+                self._hub.detach(link)  # its agent may be back with a new key at once: requests wait for it
+                link.session.close(AwayCode.SHUTDOWN, f"the key {link.principal.key_id} has expired")
+
+    def _cut(self, revoked: Mapping[str, Verdict]) -> None:
+        for link in list(self._hub.links.values()):
+            verdict = revoked.get(link.principal.key_id)
+            if verdict is not None:
+                self._hub.dismiss(link, AwayCode.REVOKED, verdict.sentence(link.principal.key_id))
+        self._services.cut_admitted(revoked.keys())
+
+
+def _shown(tunnel: Tunnel) -> LiveTunnel:
+    link = tunnel.links[0]
+    return LiveTunnel(
+        name=tunnel.name,
+        project=tunnel.project,
+        key_id=link.principal.key_id,
+        links=len(tunnel.links),
+        since=time.time() - (link.session.now() - tunnel.since),
+        streams=sum(len(one.session.streams) for one in tunnel.links),
+        private=tunnel.access is not None,
+    )

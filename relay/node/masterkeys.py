@@ -1,0 +1,36 @@
+"""Operator and master keys in memory, so that a forged request costs no query. Kept fresh by `follower`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from relay.registry.records import KeyRecord
+from relay.tunnels.revocations import Revocations, Verdict
+
+
+class MasterKeys:
+    """See `relay.api.office.Keyring`."""
+
+    def __init__(self, revocations: Revocations) -> None:
+        self._keys: dict[str, KeyRecord] = {}
+        revocations.on_revoked.append(self._on_revoked)
+
+    def public_of(self, key_id: str) -> KeyRecord | None:
+        """See `Keyring.public_of`."""
+        return self._keys.get(key_id)
+
+    def learn(self, record: KeyRecord) -> None:
+        """See `Keyring.learn`."""
+        if record.public is not None:
+            self._keys[record.id] = record
+
+    def learn_all(self, records: Iterable[KeyRecord]) -> None:
+        """All that there are now. One that is missing stays with what was last known of it: revoked, or expired."""
+        for record in records:
+            self.learn(record)
+
+    def _on_revoked(self, revoked: Mapping[str, Verdict]) -> None:
+        for key_id in revoked.keys() & self._keys.keys():
+            verdict = revoked[key_id]
+            self._keys[key_id] = replace(self._keys[key_id], revoked_at=verdict.at, revoked_by=verdict.by)

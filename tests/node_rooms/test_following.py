@@ -1,0 +1,185 @@
+"""What others change reaches this node's memory, and its live sessions; what this node did itself is not undone."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from relay.keys.forms import Kind
+from relay.keys.private import PrivateKey
+from relay.keys.tokens import new_id
+from relay.node.assemble import Node, assemble
+from relay.node.ground import lay
+from relay.registry import Actor, Database, NewKey, NotFound, Registry
+from relay.registry.records import KeyRecord
+from relay.settings import ServeSettings
+from relay.tunnels.admission import Principal
+from relay.tunnels.hub import Link
+from relay.wire.errors import AwayCode
+from tests.tunnels.test_hub import a_session
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[Node]:
+    """A node that has loaded, and is polled by the test."""
+    async with lay(ServeSettings(data=tmp_path), 8080) as ground:
+        made = assemble(ground, lambda event: None)
+        await made.follower.load()
+        yield made
+
+
+@pytest.fixture
+async def other(node: Node, tmp_path: Path) -> AsyncIterator[Registry]:
+    """The same registry, as another node opened it."""
+    import time
+
+    database = await Database.open(f"sqlite:///{tmp_path}/relay.db")
+    yield Registry(database, time.time)
+    await database.close()
+
+
+async def a_child(node: Node, registry: Registry) -> KeyRecord:
+    """A key that was minted somewhere else, below this node's operator key, in the project `default`."""
+    [operator] = [one for one in await registry.keys.masters() if one.kind is Kind.OPERATOR]
+    actor = Actor(operator.id)
+    project = await registry.projects.default(actor)
+    new = NewKey(Kind.CHILD, new_id(Kind.CHILD), project.id, operator.id, expires_at=node.office.now() + 3600)
+    return await registry.keys.mint(actor, new)
+
+
+def live_link(node: Node, record: KeyRecord, name: str = "demo") -> Link:
+    """A session by that key, in service."""
+    principal = Principal(record.project_id or "", record.id, expires_at=record.expires_at or math.inf)
+    link = Link(a_session(), "i", 0, 1, principal, (name,))
+    node.hub.reserved[name] = principal.project
+    node.hub.attach(link)
+    return link
+
+
+async def test_a_revocation_elsewhere_cuts_here(node: Node, other: Registry) -> None:
+    """At the next poll: the session ends, its names are not waited for, and the key is refused from then on."""
+    record = await a_child(node, other)
+    link = live_link(node, record)
+    await node.follower.poll()
+    assert not link.session.ended
+    await other.keys.revoke(Actor("mtk_operator_x"), record.id, cascade=False)
+    await node.follower.poll()
+    assert link.session.ended
+    assert node.hub.tunnels == {}
+    assert node.office.live.tunnels() == []
+
+
+async def test_a_revoked_master_key_is_known_to_be_revoked(node: Node, other: Registry) -> None:
+    """Whether it was revoked here, elsewhere, or before the node started."""
+    [operator] = await other.keys.masters()
+    key = PrivateKey.generate(Kind.MASTER)
+    project = await other.projects.default(Actor(operator.id))
+    await other.keys.mint(Actor(operator.id), NewKey(Kind.MASTER, key.id, project.id, operator.id, key.public))
+    assert node.office.keyring.public_of(key.id) is None
+    await node.follower.poll()
+    known = node.office.keyring.public_of(key.id)
+    assert known is not None
+    assert known.state(node.office.now()) == "valid"
+    await other.keys.revoke(Actor(operator.id), key.id, cascade=True)
+    await node.follower.poll()
+    known = node.office.keyring.public_of(key.id)
+    assert known is not None
+    assert (known.state(node.office.now()), known.revoked_by) == ("revoked", operator.id)
+
+
+async def test_names_follow(node: Node, other: Registry) -> None:
+    """Reserved, moved and released elsewhere: known here, and the agent of the project that lost it is sent away."""
+    [operator] = await other.keys.masters()
+    actor = Actor(operator.id)
+    one = await other.projects.default(actor)
+    key = PrivateKey.generate(Kind.MASTER)
+    two, _ = await other.projects.create(actor, "two", NewKey(Kind.MASTER, key.id, None, operator.id, key.public))
+    await other.subdomains.reserve(actor, "demo", one.id)
+    await node.follower.poll()
+    assert node.hub.reserved == {"demo": one.id}
+    link = live_link(node, await a_child(node, other))
+    await node.follower.poll()
+    assert not link.session.ended
+    await other.subdomains.move(actor, "demo", two.id)
+    await node.follower.poll()
+    assert link.session.ended
+    assert node.hub.reserved == {"demo": two.id}
+    await other.subdomains.release(actor, "demo")
+    await node.follower.poll()
+    assert node.hub.reserved == {}
+    assert not node.hub.known("demo")
+    with pytest.raises(NotFound):
+        await other.subdomains.release(actor, "demo")
+
+
+async def test_what_happened_here_meanwhile_is_newer(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names claimed and moved by this node while it read the registry stay as they are."""
+    names = node.office.registry.subdomains
+    node.hub.reserved.update(mine="one", theirs="one")
+
+    async def slow() -> dict[str, str]:
+        node.hub.reserved.update(fresh="one", mine="two")
+        return {"mine": "one"}
+
+    monkeypatch.setattr(names, "owners", slow)
+    await node.follower._read_names()
+    assert node.hub.reserved == {"fresh": "one", "mine": "two"}
+
+
+async def test_a_key_that_expires_ends_its_session(node: Node, other: Registry) -> None:
+    """Its requests wait for the agent, which may be back with a new key."""
+    link = live_link(node, await a_child(node, other))
+    live = node.follower._all.live
+    live.expire(node.office.now() + 3000)
+    assert not link.session.ended
+    live.expire(node.office.now() + 4000)
+    assert link.session.ended
+    assert node.hub.known("demo")
+
+
+async def test_a_tunnel_that_is_closed_stays_away(node: Node, other: Registry) -> None:
+    """Its agent is told, and nobody waits for it."""
+    link = live_link(node, await a_child(node, other))
+    told: list[AwayCode] = []
+    close = link.session.close
+
+    def told_and_closed(code: AwayCode, detail: str) -> None:
+        told.append(code)
+        close(code, detail)
+
+    link.session.close = told_and_closed  # type: ignore[method-assign]
+    node.office.live.close("demo", "closed by the operator")
+    node.office.live.close("nothing", "closed by the operator")
+    assert told == [AwayCode.CLOSED]
+    assert node.hub.tunnels == {}
+
+
+async def test_a_node_whose_registry_is_gone_is_deaf_until_it_is_back(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on polling whatever went wrong, and hears again."""
+    revocations = node.follower._all.revocations
+    clock = node.follower._all.clock
+    monkeypatch.setattr("relay.node.follower.POLL_EVERY", 0.001)
+    position = node.office.registry.changes.position
+    asked = asyncio.Event()
+
+    async def broken() -> None:
+        asked.set()
+        raise OSError("a defect")
+
+    monkeypatch.setattr(node.office.registry.changes, "position", broken)
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    task = asyncio.ensure_future(node.follower.run())
+    await asyncio.wait_for(asked.wait(), 5)
+    revocations._heard = -math.inf
+    assert revocations.deaf(clock())
+    monkeypatch.setattr(node.office.registry.changes, "position", position)
+    async with asyncio.timeout(5):
+        while revocations.deaf(clock()):
+            await asyncio.sleep(0.001)
+    task.cancel()
