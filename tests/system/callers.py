@@ -31,6 +31,8 @@ CONTRACT: dict[str, tuple[int, int, int | None]] = {
     "draining": (503, -31012, 5),
     "head_too_large": (431, -31014, None),
     "too_many_streams": (429, -31017, 5),
+    "unauthorized": (401, -31018, None),
+    "forbidden": (403, -31019, None),
 }
 RPC_ID = "call-7"
 RPC_BODY = json.dumps({"jsonrpc": "2.0", "id": RPC_ID, "method": "tools/call", "params": {"name": "é"}}).encode()

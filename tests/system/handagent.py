@@ -84,9 +84,9 @@ class HandAgent:
             async for message in self._connection:
                 assert isinstance(message, bytes)
                 for kind, stream, payload in frames.decode(memoryview(message)):
-                    if kind == frames.WELCOME:
+                    if kind == frames.WELCOME and not answered.done():
                         answered.set_result(decode_welcome(bytes(payload)))
-                    elif kind == frames.REFUSED:
+                    elif kind == frames.REFUSED and not answered.done():
                         answered.set_result(decode_refused(bytes(payload)))
                     else:
                         await self._take(kind, stream, bytes(payload))

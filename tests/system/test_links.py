@@ -187,11 +187,11 @@ async def test_two_rivals_for_a_dead_agents_name(house: House, name: str) -> Non
 
 
 async def test_a_claim_of_several_names_is_all_or_nothing(house: House, name: str) -> None:
-    """One taken name refuses the whole hello, and the free one stays free."""
+    """One taken name refuses the whole hello: nobody serves the free one, which is the project's from now on."""
     async with house.hand(name, "holder"):
         async with house.hand(f"{name}-free,{name}", "rival") as rival:
             assert isinstance(rival.answer, Refused)
-        assert (await house.get(f"{name}-free")).status == 404
+        assert (await house.get(f"{name}-free")).status == 503
 
 
 async def test_a_second_agent_process_is_told_and_ends(house: House, name: str) -> None:

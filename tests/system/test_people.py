@@ -21,6 +21,7 @@ from relay.wire import frames
 from relay.wire.hello import SUBPROTOCOL, Hello, Refused, Welcome, encode_refused, encode_welcome
 from tests.support.child import Child, ChildError, eventually
 from tests.support.faults import FaultProxy
+from tests.support.keys import forged
 from tests.support.processes import DOMAIN, RELAY, RelayProcess
 from tests.support.rawhttp import RawServer, Request, exchange, ok
 from tests.system.handagent import HandAgent
@@ -285,14 +286,20 @@ async def test_a_lost_relay_and_its_return(house: House) -> None:
 
 
 async def test_a_wrong_key(house: House, tmp_path: Path) -> None:
-    """A key that the relay does not know ends the agent with 3; the message names where it was found, never itself."""
+    """A forged key ends the agent with 3, a mistyped one with 2 before anything is sent; neither is ever shown."""
     wrong = tmp_path / "wrong.key"
-    wrong.write_text("mtk_not_this_one_0123456789")
-    async with house.http("--subdomain", "k", key_file=wrong) as agent:
-        code, lines, errors = await agent.ended()
-    assert code == 3
-    one_sentence_of_refusal(errors, "does not know this key", str(wrong), "--key-file or RELAY_KEY")
-    assert "mtk_not" not in "\n".join(lines + errors)
+    good = house.relay.key_file.read_text().strip()
+    wrong.touch(mode=0o600)
+    for text, expected in ((forged(good), 3), (good[:-1] + ("x" if good[-1] != "x" else "y"), 2)):
+        wrong.write_text(text)
+        async with house.http("--subdomain", "k", key_file=wrong) as agent:
+            code, lines, errors = await agent.ended()
+        assert code == expected
+        if code == 3:
+            one_sentence_of_refusal(errors, "forged", str(wrong), "--key-file or RELAY_KEY")
+        else:
+            assert re.fullmatch(rf"relay: .*{wrong} holds was not sent\. .*mistyped.*\.", errors[0]), errors
+        assert text[20:40] not in "\n".join(lines + errors)
 
 
 async def test_a_key_in_the_environment(house: House) -> None:
@@ -301,7 +308,7 @@ async def test_a_key_in_the_environment(house: House) -> None:
     env = {"RELAY_URL": f"ws://127.0.0.1:{house.relay.agents_port}", "RELAY_KEY": house.relay.key_file.read_text()}
     async with Command(*words, env=env) as agent:
         await agent.line("^  http")
-    code, _, errors = await run(*words, env=env | {"RELAY_KEY": "wrong_0123456789abcdef"})
+    code, _, errors = await run(*words, env=env | {"RELAY_KEY": forged(env["RELAY_KEY"].strip())})
     assert code == 3
     one_sentence_of_refusal(errors, "RELAY_KEY")
 
@@ -394,8 +401,8 @@ async def test_serve_says_what_an_operator_needs(tmp_path: Path, house: House) -
         assert visitors is not None
         assert visitors[1] == visitors[2]
         assert agents is not None
-        key_file = tmp_path / "agent.key"
-        assert f"agent key   {key_file}" in text
+        key_file = tmp_path / "operator.key"
+        assert f"operator key   {key_file}" in text
         assert key_file.stat().st_mode & 0o777 == 0o600
         assert key_file.read_text().strip() not in text
         typed = next(line.strip() for line in relay.lines if "--relay ws://" in line).split()
