@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import picows
 
 from relay.agent.forwarder import Forwarder
+from relay.agent.targets import is_loopback
 from relay.mux.carriers.websocket import WebSocketCarrier
 from relay.mux.session import Session, SessionOptions
 from relay.mux.stream import Stream, StreamEvents
@@ -81,6 +82,8 @@ class Link:
         self.verdict: Refused | None = None
         """Why the relay ended the session for good: what it would answer to another hello by the same key."""
         self._access: Mapping[str, AccessRules] = {}
+        self.parting = ""
+        """What the relay said when it announced the end of the session; empty when it merely stops."""
         self._renewal: Renewal | None = None
         self._forwarder = forwarder
         self._on_away = on_away
@@ -211,6 +214,8 @@ class Link:
     def on_going_away(self, code: int, detail: str) -> None:
         """See `SessionEvents.on_going_away`: a new link is opened while this one finishes, unless it was a verdict."""
         self._away = True
+        if code != AwayCode.SHUTDOWN:
+            self.parting = detail
         if code in VERDICTS and self.verdict is None:
             self.verdict = Refused(VERDICTS[code], detail)
         self._on_away()
@@ -228,8 +233,13 @@ class Link:
 
 
 def proxy_for(relay_url: str) -> str | None:
-    """The proxy that the environment names for this relay (`HTTPS_PROXY`, `NO_PROXY`), as HTTP clients read it."""
+    """The proxy that the environment names for this relay (`HTTPS_PROXY`, `NO_PROXY`), as HTTP clients read it.
+
+    None for this machine's own addresses: a key for them must not leave it in the clear.
+    """
     parts = urllib.parse.urlsplit(relay_url)
+    if parts.hostname is not None and is_loopback(parts.hostname):
+        return None
     if urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
         return None
     return urllib.request.getproxies().get("https" if parts.scheme == "wss" else "http")

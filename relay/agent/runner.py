@@ -170,7 +170,7 @@ class Agent:
             if not ended.done():
                 self._spawn(self._finish(link))
                 self._hear(link)
-                return "the relay is going away"
+                return link.parting or "the relay is going away"
             self._links.discard(link)
             self._hear(link)
             return ended.result().reason

@@ -118,3 +118,11 @@ def _port(text: str, target: str) -> int:
     if not _PORT.fullmatch(text) or not 1 <= int(text) <= 65535:
         raise TargetError(f"The port in {target!r} is not a number from 1 to 65535; for example {EXAMPLES}.")
     return int(text)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this machine; names below `localhost` are, by RFC 6761 §6.3."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

@@ -50,9 +50,8 @@ async def authenticate(office: Office, fields: Sequence[str], address: str) -> C
 
 def refusal_of(caller: Caller, problem: Problem, right: str = "") -> Refusal:
     """For the audit: who was refused what."""
-    return Refusal(
-        caller.address, caller.key_id, caller.lineage, caller.project or "", problem.code, problem.detail, right
-    )
+    code = problem.reason or problem.code
+    return Refusal(caller.address, caller.key_id, caller.lineage, caller.project or "", code, problem.detail, right)
 
 
 def _refusal_of_bad(office: Office, error: BadKey, address: str) -> Refusal:

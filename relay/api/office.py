@@ -52,7 +52,10 @@ class Live(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A request that was refused. `key_id` is "" unless the key was proven to be the caller's."""
+    """A request that was refused. `key_id` is "" unless the key was proven to be the caller's.
+
+    `code` is the reason of a key that does not count (`revoked`, `signature`, …), else the code of the answer.
+    """
 
     address: str
     key_id: str = ""

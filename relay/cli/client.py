@@ -21,8 +21,9 @@ from typing import IO, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from relay import __version__
+from relay.agent.targets import is_loopback
 from relay.cli.errors import Mistake, Refusal, Unavailable
-from relay.cli.keyring import Key, audience_of, is_loopback
+from relay.cli.keyring import Key, audience_of
 from relay.cli.output import sentence, warn
 from relay.keys.errors import BadKey
 from relay.keys.forms import Kind

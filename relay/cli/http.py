@@ -13,11 +13,11 @@ from typing import Annotated
 import typer
 
 from relay.agent.config import DEFAULT_LINKS, HTTP_PARSERS, MOST_LINKS, AgentSettings
-from relay.agent.targets import Target, TargetError, parse_target
+from relay.agent.targets import Target, TargetError, is_loopback, parse_target
 from relay.cli.access_options import read_access
 from relay.cli.errors import Mistake
 from relay.cli.http_lines import Situation, reporter
-from relay.cli.keyring import find_key, find_relay, is_loopback
+from relay.cli.keyring import find_key, find_relay
 from relay.cli.minting import key_source
 from relay.cli.output import Lines, harmless
 from relay.wire.hello import LABEL, MAX_NAMES

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from relay.agent.targets import is_loopback
 from relay.cli.errors import Mistake, NoKey
 from relay.cli.output import harmless
 from relay.cli.secretfiles import login_path, read_login, read_secret
@@ -169,11 +170,3 @@ def audience_of(relay: str) -> str:
         return str(ip_address(host))
     except ValueError:
         return host
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine; names below `localhost` are, by RFC 6761 §6.3."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

@@ -21,6 +21,8 @@ from relay.registry.errors import RegistryError, SchemaError, Unavailable
 from relay.registry.schema import LEDGER
 
 T = TypeVar("T")
+LOCK = select(LEDGER.c.audit_seq, LEDGER.c.audit_hash, LEDGER.c.revocation_seq, LEDGER.c.keys_seq).with_for_update()
+STORE = update(LEDGER)
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
@@ -163,14 +165,13 @@ class Database:
                 write = Writing(held, self.dialect, self._limits, ledger)
                 yield write
                 if asdict(ledger) != before:
-                    await write.run(update(LEDGER).values(**asdict(ledger)))
+                    await write.run(STORE, asdict(ledger))
                 await held.use(held.connection.commit(), self._limits.statement)
         finally:
             self._turn.release()
 
     async def _lock(self, held: Held) -> Ledger:
-        columns = LEDGER.c.audit_seq, LEDGER.c.audit_hash, LEDGER.c.revocation_seq, LEDGER.c.keys_seq
-        locking = held.connection.execute(select(*columns).with_for_update())
+        locking = held.connection.execute(LOCK)
         # The database's own deadline for a lock comes first: it says more.
         row = (await held.use(locking, self._limits.lock + 2)).one_or_none()
         if row is None:

@@ -236,7 +236,7 @@ def _explain_sqlite(code: int) -> RegistryError:
         return Conflict("conflict", "That is in conflict with what the registry has.")
     if code == sqlite3.SQLITE_ERROR:  # above all: no such table or column
         return SchemaError("The database's schema does not fit this relay; run `relay db upgrade`.")
-    return Unavailable(AWAY)
+    return Unavailable(f"SQLite failed with the error {code}; try again in a moment.")
 
 
 def _explain_postgresql(state: str) -> RegistryError:
@@ -256,4 +256,6 @@ def _explain_postgresql(state: str) -> RegistryError:
         return Unavailable(LOCKED)
     if state == "57014":
         return Unavailable(LATE)
-    return Unavailable(AWAY)
+    if state[:2] in {"08", "53", "57"}:
+        return Unavailable(AWAY)
+    return Unavailable(f"The database failed with the error {state}; look into its log, and try again.")

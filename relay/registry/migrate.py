@@ -35,9 +35,12 @@ def steps_directory() -> Path:
 
 
 def known(directory: Path | None = None) -> list[str]:
-    """Revisions that this relay knows, oldest first; the last is the one that it works with."""
+    """Revisions that this relay knows, oldest first; the last is the one that it works with. Raises SchemaError."""
     versions = (directory or steps_directory()) / "versions"
-    return sorted(file.name.partition("_")[0] for file in versions.glob("[0-9]*_*.py"))
+    found = sorted(file.name.partition("_")[0] for file in versions.glob("[0-9]*_*.py"))
+    if not found:
+        raise SchemaError("This installation lacks its migrations; install the relay again.")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ def _check(found: Found, revisions: list[str]) -> None:
     if found.revision and found.revision not in revisions:
         raise SchemaError(
             f"The database has the schema {found.revision}, made by a newer relay; this one knows up to "
-            f"{revisions[-1] if revisions else 'none'}: install the newer relay, or restore a backup."
+            f"{revisions[-1]}: install the newer relay, or restore a backup."
         )
     if not found.revision and not found.empty:
         raise SchemaError("The database holds tables that are not a relay's; give the relay a database of its own.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import CTE, Select, literal, or_, select
+from sqlalchemy import CTE, Select, bindparam, literal, or_, select
 
 from relay.keys.forms import shown
 from relay.registry.database import Reading
@@ -14,13 +14,16 @@ from relay.registry.rows import key_of
 from relay.registry.schema import KEYS
 
 
-def ancestors(key_id: str) -> Select[Any]:
-    """The key's ancestors, topmost first, and the key itself."""
-    first = select(KEYS.c.id, KEYS.c.parent_id, literal(0).label("depth")).where(KEYS.c.id == key_id)
+def _ancestors() -> Select[Any]:
+    first = select(KEYS.c.id, KEYS.c.parent_id, literal(0).label("depth")).where(KEYS.c.id == bindparam("key_id"))
     tree = first.cte("lineage", recursive=True)
     above = select(KEYS.c.id, KEYS.c.parent_id, tree.c.depth + 1).join(tree, KEYS.c.id == tree.c.parent_id)
     tree = tree.union_all(above)
     return select(KEYS).join(tree, KEYS.c.id == tree.c.id).order_by(tree.c.depth.desc())
+
+
+ANCESTORS = _ancestors()
+"""The ancestors of `key_id`, topmost first, and the key itself."""
 
 
 def descendants(key_id: str) -> CTE:
@@ -59,7 +62,7 @@ async def same_holder(read: Reading, one: str, other: str) -> bool:
 
 async def lineage(read: Reading, key_id: str) -> list[KeyRecord]:
     """The key's ancestors, topmost first, and the key itself at the end. Raises NotFound."""
-    found = [key_of(row) for row in await read.rows(ancestors(key_id))]
+    found = [key_of(row) for row in await read.rows(ANCESTORS, {"key_id": key_id})]
     if not found:
         raise unknown(key_id)
     return found
@@ -74,7 +77,7 @@ async def living(read: Reading, key_id: str, now: float) -> list[KeyRecord]:
     for one in found:
         whose = "The key" if one.id == key_id else "A key above it"
         state = one.state(now)
-        if state == "expired" and one.id != key_id and one.successor_id is not None:
+        if state != "valid" and one.id != key_id and one.successor_id is not None:
             state = (await newest(read, one.id)).state(now)
         if state != "valid":
             what = "is revoked" if state == "revoked" else "has expired"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
 from relay.registry.audit import Action
@@ -100,6 +101,7 @@ class Journal:
         self._notes.append(Note(RELAY, Action.REFUSALS_SUMMARY, subject, project, dict(counts), self._summed_at))
 
 
+@lru_cache(maxsize=4096)
 def _prefix(address: str) -> str:
     try:
         parsed = ip_address(address)

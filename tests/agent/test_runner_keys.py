@@ -274,6 +274,16 @@ async def test_a_verdict_on_a_link_that_only_finishes_counts() -> None:
         assert await run.exits() == Exit.KEY_REVOKED
 
 
+@on_every_loop
+async def test_a_name_that_moved_is_said_to_have() -> None:
+    """The relay's own word for why a link ended is the reason; a relay that merely stops needs none."""
+    async with served() as (relay, run):
+        relay.answers.refusals = [Refused("name_taken", "The name belongs to another project.")]
+        relay.sessions[0].close(AwayCode.SUPERSEDED, "the name moved to another project")
+        assert await run.exits() == Exit.NAME_REFUSED
+        assert run.said("disconnected")[0]["reason"] == "the name moved to another project"
+
+
 @pytest.mark.parametrize("established", [False, True])
 @pytest.mark.parametrize(
     ("refused", "event", "code"),

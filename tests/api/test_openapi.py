@@ -31,7 +31,7 @@ from relay.keys.forms import Kind
 from tests.api.world import Holder, World, actor, ask, without_registry, world
 
 DOCUMENT = openapi.document("1.2.3")
-EXAMPLES = 150 if os.environ.get("RELAY_CHAOS") else 8
+EXAMPLES = 150 if os.environ.get("RELAY_CHAOS") else 5
 # Asked without a parameter, a body or a key.
 NOTHING_TO_GET_WRONG = ("relay.show", "openapi")
 # What the document cannot say: that a cursor must come from the page before, which characters are printable.

@@ -133,6 +133,7 @@ def test_a_wrong_clock_is_corrected_once(fake: FakeRelay, skew: float, capsys: p
         (Kind.MASTER, "yesterday"),
         (Kind.CHILD, formatdate(time.time() + 7200, usegmt=True)),
     ],
+    ids=["right", "none", "far"],
 )
 def test_a_refusal_that_no_clock_explains(fake: FakeRelay, kind: Kind, date: str) -> None:
     """With the same time here and there, without a time, or with a key that has no clock, it is asked once only."""

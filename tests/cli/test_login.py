@@ -85,6 +85,7 @@ def test_a_key_from_a_file_and_json(command: Command, relay: FakeRelay, tmp_path
         (signed(Kind.VISITOR), "A visitor key lets a visitor in"),
         ("", "standard input holds was not sent"),
     ],
+    ids=["mistyped", "visitor", "empty"],
 )
 def test_what_is_no_key_for_a_login(
     text: str, said: str, command: Command, relay: FakeRelay, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

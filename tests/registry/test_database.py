@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import shutil
 import sqlite3
+import tempfile
 import time
 import traceback
 from collections.abc import AsyncIterator, Coroutine
@@ -17,7 +20,7 @@ import pytest
 from sqlalchemy import event, text
 
 from relay.keys.forms import Kind, new_id
-from relay.registry import Conflict, Database, KeyFilter, Limits, NotFound, RegistryError, Unavailable
+from relay.registry import Conflict, Database, KeyFilter, Limits, NotFound, RegistryError, Unavailable, migrate
 from relay.registry.dialects import LATE, LOCKED
 from tests.registry.test_audit import execute, note
 from tests.registry.world import World, a_key, world
@@ -269,13 +272,10 @@ async def test_connections_cut_in_the_middle_of_a_change(postgres_url: str, post
         await is_whole(here)
 
 
-async def test_a_server_that_is_restarted(tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.chaos
+@pytest.mark.skipif(not os.environ.get("RELAY_CHAOS"), reason="the two tests above are the short version")
+async def test_a_server_that_is_restarted() -> None:
     """A relay lives through it: while it is away calls fail, after it they work."""
-    import shutil
-    import tempfile
-
-    from relay.registry import migrate
-
     directory = Path(tempfile.mkdtemp(prefix="relay-pg-"))
     server = Server(directory)
     await asyncio.to_thread(server.start)

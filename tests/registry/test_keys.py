@@ -137,21 +137,32 @@ async def test_a_key_is_registered_once(here: World) -> None:
     assert refused.value.code == "key_exists"
 
 
-@pytest.mark.parametrize("above", ["the parent", "the grandparent"])
-@pytest.mark.parametrize("how", ["revoked", "expired"])
-async def test_nothing_is_minted_under_a_dead_key(above: str, how: str, here: World) -> None:
+@pytest.mark.parametrize("dead", ["parent revoked", "parent expired", "grandparent revoked"])
+async def test_nothing_is_minted_under_a_dead_key(dead: str, here: World) -> None:
     """Neither when the parent is dead nor when the parent lives under a dead one."""
-    _, master = await here.project(expires_at=NOW + DAY if (above, how) == ("the parent", "expired") else None)
-    dead = master if above == "the parent" else here.operator
-    if how == "revoked":
-        await here.registry.keys.revoke(here.by, dead.id, False)
-    elif dead is here.operator:
-        await here.registry.keys.rotate(here.by, dead.id, b"n" * 32, new_id(Kind.OPERATOR), 10)
+    _, master = await here.project(expires_at=NOW + DAY if dead == "parent expired" else None)
+    which = here.operator if dead == "grandparent revoked" else master
+    if dead != "parent expired":
+        await here.registry.keys.revoke(here.by, which.id, False)
     here.clock.advance(DAY)
     with pytest.raises(NotAllowed) as refused:
         await here.child(master, expires_at=NOW + DAY + 100)
-    assert refused.value.code == f"key_{how}"
-    assert dead.id in str(refused.value)
+    assert refused.value.code == ("key_expired" if dead == "parent expired" else "key_revoked")
+    assert which.id in str(refused.value)
+
+
+async def test_a_replaced_key_counts_as_its_successor_for_those_below(here: World) -> None:
+    """Masters go on minting after their operator's key was rotated away, until the new one is dead too."""
+    _, master = await here.project()
+    done = await here.registry.keys.rotate(here.by, here.operator.id, b"n" * 32, new_id(Kind.OPERATOR), 10)
+    assert done.record is not None
+    here.clock.advance(DAY)
+    assert (await here.child(master, expires_at=NOW + 2 * DAY)).parent_id == master.id
+    await here.registry.keys.revoke(actor(done.record), done.record.id, False)
+    with pytest.raises(NotAllowed):
+        await here.child(master, expires_at=NOW + 2 * DAY)
+    with pytest.raises(NotAllowed):  # the replaced key itself is over
+        await here.child(here.operator, master.project_id, expires_at=NOW + 2 * DAY)
 
 
 async def test_a_visitor_key_is_for_a_name_that_is_the_projects_or_nobodys(here: World) -> None:

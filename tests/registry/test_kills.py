@@ -5,15 +5,10 @@ RELAY_CHAOS=1 kills 50 times; the default kills a few times.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import signal
 import sqlite3
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 from sqlalchemy import insert
@@ -22,52 +17,14 @@ from relay.keys.chain import GENESIS, digest
 from relay.keys.forms import Kind
 from relay.registry.rows import row_of_key
 from relay.registry.schema import KEYS
+from tests.registry.conftest import Writer
 from tests.registry.world import NOW, World, a_key, world
 
 CHAOS = bool(os.environ.get("RELAY_CHAOS"))
 KILLS = 50 if CHAOS else 3
 TREE = 500
-ROOT = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600 if CHAOS else 120)]
-
-
-class Writer:
-    """tests.registry.writer, as a process."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def order(self, line: str) -> int:
-        """The id of the process that carries it out."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n".encode())
-        return int((await self.answer()).removeprefix("pid "))
-
-    async def answer(self) -> str:
-        assert self._process.stdout is not None
-        async with asyncio.timeout(60):
-            line = await self._process.stdout.readline()
-        assert line, "the writer ended"
-        return line.decode().strip()
-
-
-@asynccontextmanager
-async def writer(url: str) -> AsyncIterator[Writer]:
-    """A writer on this database."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.registry.writer", url, cwd=ROOT, stdin=-1, stdout=-1
-    )
-    try:
-        yield Writer(process)
-        assert process.stdin is not None
-        process.stdin.close()
-        async with asyncio.timeout(10):
-            await process.wait()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 async def is_sound(here: World) -> None:
@@ -87,14 +44,14 @@ async def is_sound(here: World) -> None:
     assert await here.registry.audit.head() == (last, previous)
 
 
-async def test_killed_while_writing(database_url: str) -> None:
+async def test_killed_while_writing(database_url: str, program: Writer) -> None:
     """After each kill every acknowledged key is there, with its row in the audit, and so is nothing without one."""
     rng = random.Random(1)
-    async with world(database_url) as here, writer(database_url) as program:
+    async with world(database_url) as here:
         await here.project()
         acknowledged: set[str] = set()
         for _ in range(KILLS):
-            pid = await program.order("write")
+            pid = await program.order("write", database_url)
             for _ in range(rng.randint(1, 12)):
                 acknowledged.add(await program.answer())
             os.kill(pid, signal.SIGKILL)
@@ -108,16 +65,16 @@ async def test_killed_while_writing(database_url: str) -> None:
             await here.registry.signers.add(f"node_{len(acknowledged)}", b"x" * 32, "host")
 
 
-async def test_killed_while_revoking(database_url: str) -> None:
+async def test_killed_while_revoking(database_url: str, program: Writer) -> None:
     """Killed at each of its steps in turn: the whole tree is revoked, with a row in the audit, or nothing of it is."""
-    async with world(database_url) as here, writer(database_url) as program:
+    async with world(database_url) as here:
         _, master = await here.project()
         child = row_of_key(await here.child(master, expires_at=NOW + 1e9))
         async with here.database.writing() as write:
             await write.run(insert(KEYS), [{**child, "id": a_key(Kind.CHILD).id} for _ in range(TREE)])
         step, killed = 0, 0
         while True:
-            await program.order(f"revoke {master.id} {step}")
+            await program.order(f"revoke {master.id} {step}", database_url)
             how = await program.answer()
             await is_sound(here)
             revoked = len(await here.registry.changes.revoked_since(0))

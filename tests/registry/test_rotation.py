@@ -130,3 +130,19 @@ async def test_whoever_polls_learns_of_it(here: World) -> None:
     after = await here.registry.changes.position()
     assert after.keys_seq > before.keys_seq
     assert after.revocation_seq == before.revocation_seq
+
+
+@pytest.mark.parametrize("end", ["expired", "revoked"])
+async def test_what_hangs_below_a_key_that_was_replaced_goes_on(here: World, end: str) -> None:
+    """Once the old operator key is over, its master keys mint as before: its successor stands for it."""
+    _, master = await here.project()
+    done = await rotate(here, here.operator, 100)
+    if end == "revoked":
+        await here.registry.keys.revoke(here.by, here.operator.id, False)
+    here.clock.advance(101)
+    assert (await here.child(master)).parent_id == master.id
+    assert (await rotate(here, master)).record is not None
+    assert done.record is not None
+    await here.registry.keys.revoke(here.by, done.record.id, False)
+    with pytest.raises(NotAllowed):
+        await here.child(master)

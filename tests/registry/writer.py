@@ -1,7 +1,7 @@
-"""A program that uses a registry until it is killed: `python -m tests.registry.writer URL`, told what to do by lines.
+"""A program that uses registries until it is killed: `python -m tests.registry.writer`, told what to do by lines.
 
-Each order is carried out by a child process of its own, forked before it has any thread, so that a test can kill many
-without waiting for as many starts. Answers are lines too. Orders:
+Each order is carried out by a child process of its own, forked before there is any thread, so that tests can kill many
+without waiting for as many starts. Answers are lines too. Orders, each followed by the database's address:
 
     write            mints keys for ever; a line with the id for each, once it is acknowledged
     revoke KEY N     revokes a tree and kills itself at its Nth step
@@ -108,10 +108,9 @@ async def carry_out_and_end(work: Callable[[], Awaitable[None]]) -> None:
 
 
 def main() -> None:
-    url = sys.argv[1]
     for line in sys.stdin:
-        order = line.split()
-        status = in_a_child(lambda order=order: carry_out(url, order))  # type: ignore[misc]
+        *order, url = line.split()
+        status = in_a_child(lambda url=url, order=order: carry_out(url, order))  # type: ignore[misc]
         say("killed" if os.WIFSIGNALED(status) else "done")
 
 
