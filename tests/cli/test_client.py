@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from pathlib import Path
@@ -129,15 +129,15 @@ def test_a_wrong_clock_is_corrected_once(fake: FakeRelay, skew: float, capsys: p
 @pytest.mark.parametrize(
     ("kind", "date"),
     [
-        (Kind.MASTER, formatdate(usegmt=True)),
-        (Kind.MASTER, "yesterday"),
-        (Kind.CHILD, formatdate(time.time() + 7200, usegmt=True)),
+        (Kind.MASTER, lambda: formatdate(usegmt=True)),
+        (Kind.MASTER, lambda: "yesterday"),
+        (Kind.CHILD, lambda: formatdate(time.time() + 7200, usegmt=True)),
     ],
     ids=["right", "none", "far"],
 )
-def test_a_refusal_that_no_clock_explains(fake: FakeRelay, kind: Kind, date: str) -> None:
+def test_a_refusal_that_no_clock_explains(fake: FakeRelay, kind: Kind, date: Callable[[], str]) -> None:
     """With the same time here and there, without a time, or with a key that has no clock, it is asked once only."""
-    fake.on("GET /whoami", problem(401, "No.", Date=date))
+    fake.on("GET /whoami", problem(401, "No.", Date=date()))
     with pytest.raises(Refusal):
         Client(fake.url, Key(private() if kind is Kind.MASTER else signed(), "RELAY_KEY", kind)).get("whoami")
     assert len(fake.asked) == 1

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.keytexts import signed
 from tests.support.child import Child, clean_environment, eventually
 from tests.support.local import LocalService
 from tests.support.processes import RelayProcess
@@ -63,10 +64,10 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def key_file(tmp_path: Path) -> Path:
-    """A file that holds some agent key."""
-    file = tmp_path / "agent.key"
-    file.write_text("a-key-that-no-relay-was-told-of-0123456789\n")
-    file.chmod(0o600)
+    """A file that holds a child key, of which no relay was told."""
+    file = tmp_path / "child.key"
+    file.touch(mode=0o600)
+    file.write_text(signed() + "\n")
     return file
 
 

@@ -28,9 +28,10 @@ if sys.argv[1] == "serve":
         host, port = option("--" + name).split(":")
         sockets.append(socket.create_server((host, int(port))))
         said[name] = "%s:%d" % sockets[-1].getsockname()
-    key = pathlib.Path(option("--data")) / "agent.key"
-    key.write_text("key")
-    say(event="serving", domain=option("--domain"), key_file=str(key), **said)
+    data = pathlib.Path(option("--data"))
+    (data / "operator.key").write_text("mtk_operator_0_0")
+    (data / "child.key").write_text("key")
+    say(event="serving", domain=option("--domain"), key_file=str(data / "operator.key"), **said)
 else:
     assert open(option("--key-file")).read() == "key"
     host, port = option("--relay").removeprefix("ws://").split(":")
@@ -49,6 +50,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Start the stand-in in place of the product."""
     program = tmp_path / "stand_in.py"
     program.write_text(STAND_IN)
+    monkeypatch.setattr(processes, "fill", lambda data: None)
     monkeypatch.setattr(processes, "RELAY", (sys.executable, str(program)))
     monkeypatch.setitem(processes.SERVE, "protocol", (sys.executable, str(program), "serve"))
 

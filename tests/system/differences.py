@@ -144,6 +144,7 @@ DIFFERENCES = (
         " (`--preserve-host` keeps both)",
         request=host_and_origin,
     ),
+    Difference("`Authorization` that let a visitor into a tunnel with access rules does not arrive"),
     Difference(
         "hop-by-hop fields (`Connection` and what it lists, `Keep-Alive`, `TE`, `Transfer-Encoding`, `Upgrade`,"
         " `Proxy-Connection`, `Proxy-Authenticate`, `Proxy-Authorization`, `HTTP2-Settings`) end at each hop, both"

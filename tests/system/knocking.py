@@ -32,6 +32,7 @@ UPGRADE = (
 ).encode()
 BARE = b""
 """Instead of a hello: nothing, the connection is ended when the handshake is done."""
+WELCOMED = b'{"session":'
 _CODE = re.compile(rb'"(?:code|error)":\s?"([a-z_]+)"')
 
 
@@ -55,7 +56,7 @@ class Knocked:
 
     seconds: float
     answers: Counter[str]
-    """By the code of the refusal; for requests with the status before it."""
+    """By the code of the refusal, or `welcome`; for requests with the status before it."""
 
 
 class Knocker(Child):
@@ -107,6 +108,8 @@ class _Stranger(asyncio.Protocol):
             else:
                 self._transport.close()
             self.hello = None
+        elif WELCOMED in self.heard:
+            self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.gone.set_result(self.heard)
@@ -189,7 +192,7 @@ async def _knock(command: dict[str, Any]) -> None:
 def _word(heard: bytes, hellos: bool) -> str:
     head, _, rest = heard.partition(b"\r\n\r\n")
     code = _CODE.search(rest)
-    word = code[1].decode() if code is not None else ""
+    word = code[1].decode() if code is not None else "welcome" * (WELCOMED in rest)
     return word if hellos else f"{head.split(b' ')[1].decode()} {word}".strip()
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import shutil
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -118,10 +119,9 @@ class Loot:
         found = words_of(self.raw) | texts_of(self.values)
         return sorted(word for word in found if len(word) <= MOST_WORD and word.isprintable() and word.isascii())
 
-    def ids(self, kind: str) -> list[str]:
-        """Public ids of keys of this kind."""
-        found = {text for text in texts_of(self.values) if text.startswith(f"mtk_{kind}_")}
-        return sorted(found)
+    def ids(self, *kinds: str) -> list[str]:
+        """Public ids of keys of these kinds."""
+        return sorted(text for text in texts_of(self.values) if re.match(rf"mtk_({'|'.join(kinds)})_", text))
 
 
 async def steal(life: Life, values: list[object], folder: Path) -> Loot:
@@ -140,7 +140,9 @@ async def openings(loot: Loot, life: Life, knocker: Knocker) -> list[str]:
     """What in the loot opened something: as an agent, at the API, at the private tunnel."""
     words, port = loot.words(), life.relay.agents_port
     secrets = secrets_of(loot.values, words)
-    whole = [each for each in secrets if each in loot.values or each.hex() in words]
+    # What looks like a secret and is nothing more is shown to the relay; any other would have a public key that is there.
+    blobs = [bytes.fromhex(word) for word in words if re.fullmatch(r"[0-9a-f]{64}", word)]
+    whole = secrets_of([*loot.values, *blobs], [word[:43] for word in words if 43 <= len(word) <= 49])
     header, claims = parts_of(life.child)  # no secret: the registry has all that they say
     tried = {
         "a child key": await told(knocker.hellos, port, [hello_of(word, name="loot") for word in words]),
@@ -162,10 +164,10 @@ async def told(knock: Callable[..., Awaitable[Knocked]], port: int, raw: Sequenc
     return (await knock(port, raw, len(raw), 10_000)).answers
 
 
-def tokens(loot: Loot, secrets: Sequence[bytes]) -> list[str]:
+def tokens(loot: Loot, secrets: Iterable[bytes]) -> list[str]:
     """Requests signed with these secrets for each operator and master key that there is."""
-    ids = [*loot.ids("operator"), *loot.ids("master")]
-    keys = [text_of(key_id, Ed25519PrivateKey.from_private_bytes(secret)) for secret in secrets for key_id in ids]
+    private = [Ed25519PrivateKey.from_private_bytes(secret) for secret in secrets]
+    keys = [text_of(key_id, each) for each in private for key_id in loot.ids("operator", "master")]
     return [request_token(key) for key in keys]
 
 
@@ -180,7 +182,8 @@ async def rob(relay: RelayProcess, rows: Callable[[], list[object]], folder: Pat
         assert len(loot.words()) > 300
         assert len(loot.ids("master")) >= 4
         assert await openings(loot, life, knocker) == []
-        # What a thief would find if one of the keys were there, or a signing key.
+        # What a thief would find if one of the keys were there, or the signing key.
+        known = [each for each in loot.values if isinstance(each, bytes) or each in loot.ids("operator", "master")]
         for text, doors in (
             (life.child, {"a child key", "a key at the API"}),
             (life.visitor, {"a visitor key"}),
@@ -188,7 +191,7 @@ async def rob(relay: RelayProcess, rows: Callable[[], list[object]], folder: Pat
             (relay.api.key, {"the secret of a key", "a secret behind a public key"}),
             (signing_secret(relay.data).hex(), {"the signing key", "a secret behind a public key"}),
         ):
-            planted = Loot(loot.values, f'log {{"k": "{text}"}}'.encode())
+            planted = Loot(known, f'log {{"k": "{text}"}}'.encode())
             assert set(await openings(planted, life, knocker)) == doors
 
 
