@@ -1,4 +1,9 @@
-"""How Alembic reaches the database: by a connection that `relay.registry.migrate` made, in its transaction."""
+"""How Alembic reaches the database: by a connection that `relay.registry.migrate` made, in its transaction.
+
+A step is a file `versions/NNNN_words.py` whose revision is NNNN, written by hand; once released it is not changed. The
+tests compare what the steps make with `relay/registry/schema.py`. A step that alters the table `audit` on SQLite makes
+its triggers anew: they are gone with the old table.
+"""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def unused_ground() -> Ground:
     """A node's ground whose registry is never asked: nothing on the path of a request does."""
     settings, signer = ServeSettings(data=Path("unused"), ping_interval=NEVER), SigningKey.generate()
     registry = Registry(Database(Place.of(settings.database), LIMITS), lambda: 0.0)
-    return Ground(settings, 80, registry, signer, HeadsFile(Path("unused"), signer))
+    return Ground(settings, 80, registry, signer, HeadsFile(Path("unused")))
 
 
 class World:

@@ -1,4 +1,4 @@
-"""The audit over HTTP: rows as they were chained, the end of the chain signed, and the keys to check signatures by."""
+"""The audit over HTTP: rows as they were chained, and the end of the chain signed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,5 @@ async def page(call: Call) -> Reply:
 async def head(call: Call) -> Reply:
     """How far the chain goes, signed at this moment."""
     seq, digest = await call.office.registry.audit.head()
-    signed = sign_head(call.office.signer, seq, digest, text_of(call.office.now()), GENESIS)
+    signed = sign_head(call.office.signing.key(), seq, digest, text_of(call.office.now()), GENESIS)
     return Reply(models.AuditHead(head=signed.to_json()))
-
-
-async def signers(call: Call) -> Reply:
-    """Every key that a node of this relay signs or signed with."""
-    found = await call.office.registry.signers.all()
-    items = [models.Signer(kid=kid, public_key=models.text_of_public_key(found[kid])) for kid in sorted(found)]
-    return Reply(models.Signers(items=items))

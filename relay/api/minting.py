@@ -84,4 +84,4 @@ def _signed(call: Call, new: NewKey, now: int, expires_at: float) -> str:
         expires_at=expires_at,
         tunnel=new.tunnel or "",
     )
-    return call.office.signer.sign(grant, call.office.issuer)
+    return call.office.signing.key().sign(grant, call.office.issuer)

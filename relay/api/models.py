@@ -183,16 +183,26 @@ class AuditHead(Given):
 
 
 class Signer(Given):
-    """The public half of a key that a node signs with."""
+    """The public half of a key that a node signs with. What it signed counts no longer once it is retired."""
 
     kid: str
     public_key: str
+    node: str
+    created_at: Moment
+    retired_at: Moment | None
 
 
 class Signers(Given):
     """All of them."""
 
     items: list[Signer]
+
+
+class RetiredSigner(Given):
+    """A signing key that counts no longer, and whether that is so only since now."""
+
+    kid: str
+    retired: bool
 
 
 class ProblemDetails(Given):

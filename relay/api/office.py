@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from relay.keys.tokens import SigningKey, TokenVerifier
 from relay.registry import Registry
-from relay.registry.records import KeyRecord
+from relay.registry.records import KeyRecord, Signer
 
 
 class Keyring(Protocol):
@@ -19,6 +19,16 @@ class Keyring(Protocol):
 
     def learn(self, record: KeyRecord) -> None:
         """This key is new or has changed."""
+
+
+class Signing(Protocol):
+    """What this node signs with, and whose signatures count on it."""
+
+    def key(self) -> SigningKey:
+        """Raises `Unavailable` while the one that it had is retired and there is no other yet."""
+
+    async def learn(self, signers: Sequence[Signer]) -> None:
+        """What the registry has. What a retired one let in has ended before this returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,7 @@ class Office:
     registry: Registry
     keyring: Keyring
     verifier: TokenVerifier
-    signer: SigningKey = field(repr=False)
+    signing: Signing
     issuer: str
     """The relay's domain: what its keys name as issuer and audience."""
     audiences: frozenset[str]

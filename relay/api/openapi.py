@@ -15,6 +15,7 @@ from pydantic.json_schema import models_json_schema
 from relay.api.models import Given, ProblemDetails
 from relay.api.operations import NAME, OPERATIONS, PREFIX, Operation
 from relay.api.problems import MEDIA_TYPE
+from relay.api.signers import KID
 from relay.api.wishes import LABEL, PROJECT, NoQuery, Taken
 
 PATH = "/openapi.json"
@@ -24,6 +25,7 @@ _PARAMETERS = {
     "project": ("The id or the name of a project.", PROJECT),
     "key": ("The public id of a key.", r"^mtk_(operator|master|child|visitor)_[0-9A-Za-z]{12}$"),
     "name": ("A subdomain.", LABEL),
+    "signer": ("The id of a signing key.", KID),
 }
 _OPEN = (403, 405, 422, 500)
 _WITH_KEY = (401, 403, 405, 422, 500, 503)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from relay.api import audit, keys, minting, models, projects, subdomains, tunnels, wishes
+from relay.api import audit, keys, minting, models, projects, signers, subdomains, tunnels, wishes
 from relay.api.call import Call, Reply
 from relay.api.models import Given
 from relay.api.rights import Right
@@ -114,5 +114,9 @@ OPERATIONS = (
         "audit.list", "GET", "/audit", audit.page, (Right.AUDIT_LIST,), query=wishes.AuditQuery, answer=models.AuditRows
     ),
     Operation("audit.head", "GET", "/audit/head", audit.head, (Right.AUDIT_HEAD,), answer=models.AuditHead),
-    Operation("signers.list", "GET", "/signers", audit.signers, (Right.SIGNERS_LIST,), answer=models.Signers),
+    Operation("signers.list", "GET", "/signers", signers.page, (Right.SIGNERS_LIST,), answer=models.Signers),
+    Operation(
+        "signers.retire", "DELETE", "/signers/{signer}", signers.retire, (Right.SIGNERS_RETIRE,),
+        answer=models.RetiredSigner,
+    ),
 )  # fmt: skip

@@ -80,6 +80,7 @@ def bad_key(error: BadKey) -> Problem:
 _AFTER_BAD_KEY = {
     Reason.MISTYPED: "Copy the key again, whole.",
     Reason.SIGNATURE: "Use a key of this relay.",
+    Reason.RETIRED: "Mint a new key.",
     Reason.AUDIENCE: "Call the relay by its own name, or have its operator add this one with --audience.",
     Reason.EXPIRED: "Sign the request anew, or mint a new key; if neither helps, correct this machine's clock.",
     Reason.NOT_YET: "Correct this machine's clock.",

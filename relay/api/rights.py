@@ -38,6 +38,7 @@ class Right(StrEnum):
     AUDIT_LIST = "audit.list"
     AUDIT_HEAD = "audit.head"
     SIGNERS_LIST = "signers.list"
+    SIGNERS_RETIRE = "signers.retire"
 
 
 class Reach(Enum):

@@ -53,6 +53,8 @@ class Verdict:
     lineage: tuple[str, ...] = ()
     news: bool = False
     """Whether whoever keeps the books has not been told of this refusal a moment ago."""
+    signer: str = ""
+    """Id of the key that signed it, of a good one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class Let:
     request: Request
     key_id: str = ""
     """Of the visitor key that it came in by."""
+    signer: str = ""
+    """Of the key that signed that one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,7 @@ def decide(request: Request, door: Door, gate: Gate, proved: Password | None = N
     if scheme == b"bearer" and rules.visitor_keys:
         verdict = gate.visitor_key(credential.decode("latin-1"), door.name, door.project)
         if verdict.standing is Standing.GOOD:
-            return Let(_bare(request), verdict.key_id)
+            return Let(_bare(request), verdict.key_id, verdict.signer)
         if verdict.standing is Standing.ELSEWHERE:
             return No(Code.FORBIDDEN, verdict.detail, verdict=verdict)
         return _ask(request, rules, verdict.detail, verdict)

@@ -117,7 +117,7 @@ class _Visit:
             decision = routing.judge(services, self._request, caller, tunnel, proved)
             if isinstance(decision, access.Let):
                 if decision.key_id:
-                    services.admitted[self] = decision.key_id
+                    services.admitted[self] = decision.key_id, decision.signer
                 return decision.request, link
             if isinstance(decision, access.Password):
                 await self._prove(decision, caller.who(self._request))

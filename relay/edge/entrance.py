@@ -29,7 +29,7 @@ class Entrant(Speaker):
         self._name = ""
         self._serving = False
         self._by_key = False
-        """A visitor key let this exchange in: it is cut when the key is revoked."""
+        """A visitor key let this exchange in: it is cut when the key is revoked, or its signer retired."""
         self._proved: access.Password | None = None
         self._proving: asyncio.Task[None] | None = None
 
@@ -91,7 +91,7 @@ class Entrant(Speaker):
             self._proved = None
             if decision.key_id:
                 self._by_key = True
-                self.services.admitted[self] = decision.key_id
+                self.services.admitted[self] = decision.key_id, decision.signer
             self.on_let_in(decision.request, link)
         elif isinstance(decision, access.No):
             self._refuse(decision)

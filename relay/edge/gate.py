@@ -25,6 +25,7 @@ _WORDS: dict[str, str] = {
     Reason.MISTYPED: "the visitor key is mistyped: its checksum does not fit",
     Reason.EXPIRED: "the visitor key has expired",
     Reason.NOT_YET: "the visitor key is not valid yet",
+    Reason.RETIRED: "the visitor key was signed by a signing key that is retired",
     "revoked": "the visitor key was revoked",
     "elsewhere": "the visitor key is for another tunnel",
 }
@@ -73,7 +74,7 @@ class VisitorGate:
         # The name alone is not enough: another project may have it since the key was made.
         if (grant.tunnel, grant.project) != (name, project):
             return self._refuse("elsewhere", grant.key_id, grant.lineage)
-        return Verdict(Standing.GOOD, grant.key_id)
+        return Verdict(Standing.GOOD, grant.key_id, signer=grant.signer)
 
     def remembered(self, shown: Password) -> bool | None:
         """See `Gate.remembered`."""

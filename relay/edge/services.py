@@ -78,8 +78,8 @@ class Services:
     on_key_refused: Callable[[KeyRefusal], None] = lambda refusal: None
     draining: bool = False
     visitors: set[Attended] = field(default_factory=set)
-    admitted: dict[Admitted, str] = field(default_factory=dict)
-    """The exchanges under way that a visitor key let in, with the id of the key."""
+    admitted: dict[Admitted, tuple[str, str]] = field(default_factory=dict)
+    """The exchanges under way that a visitor key let in, with the ids of the key and of its signer."""
     exchanges: int = 0
     """Exchanges under way."""
     on_idle: Callable[[], None] | None = None
@@ -106,8 +106,8 @@ class Services:
         return any(parsed in network for network in self.trusted)
 
     def cut_admitted(self, ids: Collection[str]) -> int:
-        """Cuts what these visitor keys have let in; how many exchanges that were."""
-        found = [one for one, key_id in self.admitted.items() if key_id in ids]
+        """Cuts what these visitor keys, or keys of these signers, have let in; how many exchanges that were."""
+        found = [one for one, (key_id, signer) in self.admitted.items() if key_id in ids or signer in ids]
         for one in found:
             one.cut()
         return len(found)

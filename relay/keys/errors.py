@@ -20,6 +20,8 @@ class Reason(StrEnum):
     """Another kind of key or token than the one that is needed here."""
     SIGNER = "signer"
     """Signed by a key that this relay does not know."""
+    RETIRED = "retired"
+    """Signed by a key that counts no longer, so that nobody knows whether it is genuine."""
     SIGNATURE = "signature"
     ISSUER = "issuer"
     AUDIENCE = "audience"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +40,8 @@ class Grant:
     expires_at: float
     tunnel: str = ""
     """The subdomain that a visitor key opens; empty in a child key."""
+    signer: str = field(default="", compare=False)
+    """The id of the key that signed it; empty before that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,15 @@ class TokenVerifier:
 
     def __init__(self, issuer: str, signers: Mapping[str, bytes]) -> None:
         self.signers = signers
+        self.retired: frozenset[str] = frozenset()
+        """Ids of signers that count no longer."""
         self._issuer = issuer
+
+    def learn(self, signers: Mapping[str, bytes], retired: Collection[str]) -> None:
+        """More signers, and such as count no longer: these never count again, whatever is learned later."""
+        self.retired = self.retired.union(retired)
+        known = {**self.signers, **signers}
+        self.signers = {kid: public for kid, public in known.items() if kid not in self.retired}
 
     def verify(self, text: str, kind: Kind, now: float) -> Grant:
         """What a key of this kind says, when it is genuine and counts `now`. Raises BadKey, for every other text."""
@@ -97,12 +107,14 @@ class TokenVerifier:
             raise BadKey(Reason.TYPE, f"This is a {found} key; a {kind} key is needed here.")
         token = compact.read_token(text[len(kind.prefix) : -forms.CHECKSUM_LENGTH], TYPES[kind])
         public = self.signers.get(token.kid)
+        if token.kid in self.retired:
+            raise BadKey(Reason.RETIRED, f"This {kind} key was signed by a signing key that is retired.")
         if public is None:
             raise BadKey(Reason.SIGNER, f"This {kind} key was signed by another relay, or by a node that is gone.")
         if not signatures.verify(public, token.signed, token.signature):
             raise BadKey(Reason.SIGNATURE, f"This {kind} key is forged: its signature is wrong.")
         claims = compact.read_object(token.payload)
-        grant = _read_grant(kind, claims)
+        grant = _read_grant(kind, claims, token.kid)
         self._check_relay(grant, claims)
         _check_times(grant, claims, now)
         return grant
@@ -142,7 +154,7 @@ def _claims(grant: Grant, issuer: str) -> dict[str, Any]:
     return claims
 
 
-def _read_grant(kind: Kind, claims: dict[str, Any]) -> Grant:
+def _read_grant(kind: Kind, claims: dict[str, Any], signer: str = "") -> Grant:
     key_id, project, tunnel = claims.get("jti"), claims.get("prj"), claims.get("tun", "")
     if not isinstance(key_id, str) or not forms.is_public_id(key_id) or forms.kind_of(key_id) is not kind:
         raise BadKey(Reason.MALFORMED, f"This {kind} key has no id of its kind (jti).")
@@ -158,7 +170,7 @@ def _read_grant(kind: Kind, claims: dict[str, Any]) -> Grant:
     if lineage is None:
         raise BadKey(Reason.MALFORMED, f"This {kind} key has no lineage that makes sense (lin).", key_id)
     issued_at, expires_at = compact.read_time(claims, "iat"), compact.read_time(claims, "exp")
-    return Grant(kind, key_id, project, lineage, scope, issued_at, expires_at, tunnel)
+    return Grant(kind, key_id, project, lineage, scope, issued_at, expires_at, tunnel, signer)
 
 
 def _read_lineage(value: object) -> tuple[str, ...] | None:

@@ -22,6 +22,7 @@ from relay.node.follower import Followed, Follower
 from relay.node.ground import Ground
 from relay.node.live import LiveTunnels
 from relay.node.masterkeys import MasterKeys
+from relay.node.signing import Signing
 from relay.registry.audit import Action
 from relay.registry.records import Actor, Note
 from relay.settings import ServeSettings
@@ -76,6 +77,7 @@ def assemble(ground: Ground, report: Report) -> Node:
     services = _services(ground, hub)
     services.gate = VisitorGate(verifier, lambda key_id: revocations.verdict(key_id) is not None, time.time)
     live = LiveTunnels(hub, services, revocations)
+    signing = Signing(ground, verifier, live)
     uses = Uses(time.time)
     services.on_key_used = uses.used
     services.on_key_refused = lambda refusal: _note_visitor(journal, refusal)
@@ -84,7 +86,7 @@ def assemble(ground: Ground, report: Report) -> Node:
         registry=registry,
         keyring=masters,
         verifier=verifier,
-        signer=ground.signer,
+        signing=signing,
         issuer=settings.domain,
         audiences=settings.audiences,
         now=time.time,
@@ -101,8 +103,8 @@ def assemble(ground: Ground, report: Report) -> Node:
         doorway=Doorway(hub, KeyAdmission(room), _doorway_options(settings, public_url)),
         services=services,
         office=office,
-        follower=Follower(Followed(registry, revocations, masters, verifier, hub, live, time.time, loop.time)),
-        bookkeeper=Bookkeeper(registry, journal, uses, ground.heads),
+        follower=Follower(Followed(registry, revocations, masters, signing, hub, live, time.time, loop.time)),
+        bookkeeper=Bookkeeper(registry, journal, uses, ground.heads, signing.key),
         journal=journal,
         public_url=public_url,
     )

@@ -51,9 +51,8 @@ class Uses:
 class HeadsFile:
     """Appends a signed head whenever the audit has grown."""
 
-    def __init__(self, path: Path, signer: SigningKey) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._signer = signer
         self._last: Head | None = None
 
     def open(self) -> None:
@@ -73,12 +72,12 @@ class HeadsFile:
                 "Keep it elsewhere, find out who changed it, and start again without it."
             ) from None
 
-    def extend(self, seq: int, hash: str, at: str) -> None:
-        """Signs the audit's end if it is a new one. Raises `OSError`."""
+    def extend(self, key: SigningKey, seq: int, hash: str, at: str) -> None:
+        """Signs the audit's end with this key if it is a new one. Raises `OSError`."""
         last = self._last
         if not seq or (last is not None and last.seq >= seq):
             return
-        head = sign_head(self._signer, seq, hash, at, GENESIS if last is None else last.digest)
+        head = sign_head(key, seq, hash, at, GENESIS if last is None else last.digest)
         handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with os.fdopen(handle, "w", encoding="ascii") as file:
             file.write(head_line(head) + "\n")
@@ -90,11 +89,14 @@ class HeadsFile:
 class Bookkeeper:
     """One per node. `now`: seconds since the epoch."""
 
-    def __init__(self, registry: Registry, journal: Journal, uses: Uses, heads: HeadsFile) -> None:
+    def __init__(
+        self, registry: Registry, journal: Journal, uses: Uses, heads: HeadsFile, key: Callable[[], SigningKey]
+    ) -> None:
         self._registry = registry
         self._journal = journal
         self._uses = uses
         self._heads = heads
+        self._key = key
         self._troubled = False
         self._ending = asyncio.Event()
 
@@ -136,7 +138,7 @@ class Bookkeeper:
     async def sign(self, now: float) -> None:
         """A head for the audit's end. Raises `RegistryError`, `OSError`."""
         seq, hash = await self._registry.audit.head()
-        self._heads.extend(seq, hash, moment(now))
+        self._heads.extend(self._key(), seq, hash, moment(now))
 
     async def _attempt(self, work: Awaitable[None]) -> None:
         try:

@@ -11,9 +11,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from relay.keys.tokens import TokenVerifier
 from relay.node.live import LiveTunnels
 from relay.node.masterkeys import MasterKeys
+from relay.node.signing import Signing
 from relay.registry import Registry
 from relay.registry.errors import RegistryError
 from relay.registry.records import Position
@@ -33,7 +33,7 @@ class Followed:
     registry: Registry
     revocations: Revocations
     masters: MasterKeys
-    verifier: TokenVerifier
+    signing: Signing
     hub: Hub
     live: LiveTunnels
     now: Callable[[], float]
@@ -89,6 +89,7 @@ class Follower:
             await self._read_keys()
         self._at = at
         one.revocations.heard(began)
+        await one.signing.renew()  # which may have failed before
         if began - self._forgot_at >= FORGET_EVERY:
             self._forgot_at = began
             await self._learn_alive()
@@ -104,7 +105,7 @@ class Follower:
     async def _read_keys(self) -> None:
         one = self._all
         one.masters.learn_all(await one.registry.keys.masters())
-        one.verifier.signers = await one.registry.signers.all()
+        await one.signing.learn(await one.registry.signers.all())
         await self._read_names()
 
     async def _read_names(self) -> None:

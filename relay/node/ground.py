@@ -8,15 +8,16 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from relay.keys.forms import Kind
 from relay.keys.private import PrivateKey
 from relay.keys.tokens import SigningKey
 from relay.node.bookkeeper import HEADS_NAME, HeadsFile
 from relay.node.errors import StartError
-from relay.node.keyfiles import make_directory, operator_key, signing_key
+from relay.node.keyfiles import SIGNING_NAME, make_directory, operator_key, signing_key
 from relay.registry import Database, Registry, migrate
-from relay.registry.errors import NotFound, RegistryError
+from relay.registry.errors import Conflict, NotFound, RegistryError
 from relay.registry.records import RELAY, NewKey
 from relay.settings import ServeSettings
 
@@ -29,6 +30,7 @@ class Ground:
     public_port: int
     registry: Registry
     signer: SigningKey
+    """What it signs with at first."""
     heads: HeadsFile
 
 
@@ -37,7 +39,7 @@ async def lay(settings: ServeSettings, public_port: int) -> AsyncIterator[Ground
     """The ground, until the node has ended. Raises `StartError`."""
     make_directory(settings.data)
     operator, signer = operator_key(settings.key_file), signing_key(settings.data)
-    heads = HeadsFile(settings.data / HEADS_NAME, signer)
+    heads = HeadsFile(settings.data / HEADS_NAME)
     heads.open()
     try:
         await asyncio.to_thread(migrate.ensure, settings.database)
@@ -47,13 +49,21 @@ async def lay(settings: ServeSettings, public_port: int) -> AsyncIterator[Ground
     try:
         registry = Registry(database, time.time, settings.quarantine)
         try:
-            await registry.signers.add(signer.kid, signer.public, socket.gethostname())
+            await _sign_on(registry, signer, settings.data / SIGNING_NAME)
             await _register(registry, operator)
         except RegistryError as error:
             raise StartError(f"The registry cannot be used: {error}") from None
         yield Ground(settings, public_port, registry, signer, heads)
     finally:
         await database.close()
+
+
+async def _sign_on(registry: Registry, signer: SigningKey, path: Path) -> None:
+    """What this node signs counts from now on, unless its key was retired. Raises `StartError`, `RegistryError`."""
+    try:
+        await registry.signers.add(signer.kid, signer.public, socket.gethostname())
+    except Conflict as error:
+        raise StartError(f"{error} Remove {path}: a new one is made at the next start.") from None
 
 
 async def _register(registry: Registry, operator: PrivateKey) -> None:

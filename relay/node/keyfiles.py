@@ -53,8 +53,18 @@ def signing_key(data: Path) -> SigningKey:
     except ValueError:
         raise StartError(
             f"The signing key in {path} is not 64 hexadecimal digits. Put the old file back, or remove it: a new key "
-            "is made at the next start, and agents mint their keys anew."
+            "is made at the next start; what the old one signed stays valid until it expires or that key is retired."
         ) from None
+    return SigningKey.from_secret(secret)
+
+
+def another_signing_key(data: Path) -> SigningKey:
+    """Takes the place of the one that this node signed with: in the file first, and whole. Raises OSError."""
+    secret, path = secrets.token_bytes(32), data / SIGNING_NAME
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    _write(fresh, secret.hex())
+    fresh.replace(path)
     return SigningKey.from_secret(secret)
 
 
@@ -64,14 +74,9 @@ _AGAIN = "Put the old file back, or remove it: a new operator key is made at the
 def _kept(path: Path, make: Callable[[], str]) -> str:
     try:
         try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            _write(path, make())
         except FileExistsError:
             pass
-        else:
-            with os.fdopen(handle, "w") as file:
-                file.write(make() + "\n")
-                file.flush()
-                os.fsync(handle)
         text = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
@@ -79,3 +84,12 @@ def _kept(path: Path, make: Callable[[], str]) -> str:
     if not text:  # a start that was killed between making the file and filling it
         raise StartError(f"The file {path} is empty. Remove it: the relay makes a new key at the next start.")
     return text
+
+
+def _write(path: Path, text: str) -> None:
+    """Makes the file. Raises OSError, FileExistsError among others."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(handle)

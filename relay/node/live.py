@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 
 from relay.api.office import LiveTunnel
 from relay.edge.services import Services
-from relay.tunnels.hub import Hub, Tunnel
+from relay.tunnels.hub import Hub, Link, Tunnel
 from relay.tunnels.revocations import Revocations, Verdict
 from relay.wire.errors import AwayCode
 
@@ -54,8 +54,18 @@ class LiveTunnels:
         """Ends the sessions whose key has expired and was not renewed. `now`: seconds since the epoch."""
         for link in list(self._hub.links.values()):
             if link.principal.expires_at <= now:
-                self._hub.detach(link)  # its agent may be back with a new key at once: requests wait for it
-                link.session.close(AwayCode.SHUTDOWN, f"the key {link.principal.key_id} has expired")
+                self._end(link, f"the key {link.principal.key_id} has expired")
+
+    def on_retired(self, signers: Collection[str]) -> None:
+        """Ends what keys that these signed have opened, and what they were let in to."""
+        for link in list(self._hub.links.values()):
+            if link.principal.signer in signers:
+                self._end(link, f"the signing key of {link.principal.key_id} was retired")
+        self._services.cut_admitted(signers)
+
+    def _end(self, link: Link, why: str) -> None:
+        self._hub.detach(link)  # its agent may be back with a new key at once: requests wait for it
+        link.session.close(AwayCode.SHUTDOWN, why)
 
     def _cut(self, revoked: Mapping[str, Verdict]) -> None:
         for link in list(self._hub.links.values()):

@@ -17,6 +17,7 @@ from relay.registry.records import (
     Revocation,
     Revoked,
     Rotated,
+    Signer,
     Subdomain,
     UsageRow,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "Revoked",
     "Rotated",
     "SchemaError",
+    "Signer",
     "Subdomain",
     "Unavailable",
     "UsageRow",

@@ -39,6 +39,7 @@ class Action(StrEnum):
     REQUEST_REFUSED = "request.refused"
     REFUSALS_SUMMARY = "refusals.summary"
     SIGNER_ADD = "signer.add"
+    SIGNER_RETIRE = "signer.retire"
     RELAY_START = "relay.start"
 
 

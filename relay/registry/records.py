@@ -129,6 +129,19 @@ class Subdomain:
 
 
 @dataclass(frozen=True, slots=True)
+class Signer:
+    """The public half of a key that a node signs child and visitor keys with."""
+
+    kid: str
+    public: bytes
+    node: str
+    """The machine that it was made on."""
+    created_at: float
+    retired_at: float | None
+    """Since when nothing that it signed counts."""
+
+
+@dataclass(frozen=True, slots=True)
 class Position:
     """How far the registry is; a larger number than before says that there is something to read."""
 

@@ -9,16 +9,16 @@ import base64
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
-from relay.registry.audit import Action, Audit, append
+from relay.registry.audit import Action, Audit, append, moment
 from relay.registry.database import Database
 from relay.registry.dialects import insert_or_add
-from relay.registry.errors import Conflict, SchemaError
+from relay.registry.errors import Conflict, NotFound, SchemaError
 from relay.registry.keys import Keys
 from relay.registry.names import WEEK
 from relay.registry.projects import Projects
-from relay.registry.records import RELAY, Note, Position, Revoked, UsageRow
+from relay.registry.records import RELAY, Actor, Note, Position, Revoked, Signer, UsageRow
 from relay.registry.schema import KEYS, LEDGER, SIGNERS, USAGE
 from relay.registry.subdomains import Subdomains
 from relay.registry.trees import not_over
@@ -63,13 +63,14 @@ class Signers:
         self._now = now
 
     async def add(self, kid: str, public: bytes, node: str) -> None:
-        """Nothing happens when it is known. Raises Conflict when the id is known with another key."""
-        known = select(SIGNERS.c.public_key).where(SIGNERS.c.kid == kid)
+        """Nothing happens when it is known. Raises Conflict when the id is known with another key, or retired."""
         async with self._database.writing() as write:
-            row = await write.row(known)
+            row = await write.row(select(SIGNERS).where(SIGNERS.c.kid == kid))
             if row is not None:
                 if bytes(row.public_key) != public:
                     raise Conflict("signer_exists", f"The signing key {kid} is registered with another public key.")
+                if row.retired_at is not None:
+                    raise Conflict("signer_retired", f"The signing key {kid} was retired at {moment(row.retired_at)}.")
                 return
             now = self._now()
             await write.run(insert(SIGNERS), {"kid": kid, "public_key": public, "node": node, "created_at": now})
@@ -77,11 +78,28 @@ class Signers:
             encoded = base64.urlsafe_b64encode(public).decode().rstrip("=")
             await append(write, now, Note(RELAY, Action.SIGNER_ADD, kid, "", {"node": node, "public_key": encoded}))
 
-    async def all(self) -> dict[str, bytes]:
-        """Those whose keys count."""
-        query = select(SIGNERS.c.kid, SIGNERS.c.public_key).where(SIGNERS.c.retired_at.is_(None))
+    async def retire(self, actor: Actor, kid: str) -> bool:
+        """From now on nothing that it signed counts; False when it was retired before. Raises NotFound."""
+        async with self._database.writing() as write:
+            row = await write.row(select(SIGNERS).where(SIGNERS.c.kid == kid))
+            if row is None:
+                raise NotFound(f"There is no signing key {kid}.")
+            if row.retired_at is not None:
+                return False
+            now = self._now()
+            await write.run(update(SIGNERS).where(SIGNERS.c.kid == kid).values(retired_at=now))
+            write.ledger.keys_seq += 1
+            await append(write, now, Note(actor, Action.SIGNER_RETIRE, kid, "", {"node": row.node}))
+            return True
+
+    async def all(self) -> list[Signer]:
+        """Also those that are retired, for heads of the audit that they signed; the oldest first."""
+        query = select(SIGNERS).order_by(SIGNERS.c.created_at, SIGNERS.c.kid)
         async with self._database.reading() as read:
-            return {row.kid: bytes(row.public_key) for row in await read.rows(query)}
+            return [
+                Signer(row.kid, bytes(row.public_key), row.node, row.created_at, row.retired_at)
+                for row in await read.rows(query)
+            ]
 
 
 class Usage:

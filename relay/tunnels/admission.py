@@ -23,6 +23,8 @@ class Principal:
     scope: Scope = EVERYTHING
     expires_at: float = math.inf
     """Seconds since the epoch; the session ends then unless a new key was brought before."""
+    signer: str = ""
+    """Id of the node's key that signed the key."""
 
 
 class Admission(Protocol):

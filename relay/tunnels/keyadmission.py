@@ -64,6 +64,8 @@ class KeyAdmission:
         verdict = room.revocations.verdict(principal.key_id)
         if verdict is not None:
             return Refused("revoked", verdict.sentence(principal.key_id))
+        if principal.signer in room.verifier.retired:
+            return Refused("expired", f"The signing key of {principal.key_id} has just been retired. {_MINT}")
         for name in names:
             if room.reserved.get(name) != principal.project:
                 return Refused("name_taken", f"The name {name!r} has just changed hands.", 1.0)
@@ -134,7 +136,7 @@ class KeyAdmission:
             room.reserved.setdefault(name, grant.project)
         room.used(record.id, address)
         expires_at = math.inf if record.expires_at is None else min(record.expires_at, grant.expires_at)
-        return Principal(grant.project, record.id, grant.lineage, grant.scope, expires_at)
+        return Principal(grant.project, record.id, grant.lineage, grant.scope, expires_at, grant.signer)
 
 
 def _state(record: KeyRecord, now: float) -> Refused | None:
@@ -150,6 +152,8 @@ def _state(record: KeyRecord, now: float) -> Refused | None:
 def _unproven(key: str, error: BadKey) -> Refused:
     if error.reason is Reason.EXPIRED:
         return Refused("expired", f"The key has expired. {_MINT}")
+    if error.reason is Reason.RETIRED:  # as good as expired: an agent that can get another key does
+        return Refused("expired", f"{error} {_MINT}")
     kind = kind_of(key)
     if kind is not None and kind is not Kind.CHILD:
         return Refused("bad_key", f"A {kind} key opens no tunnel: mint a child key with it (relay keys mint).")

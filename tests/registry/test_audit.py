@@ -10,7 +10,7 @@ import asyncpg  # type: ignore[import-untyped]
 import pytest
 
 from relay.keys.chain import GENESIS, digest
-from relay.registry import Action, Actor, Conflict, Note, NotFound, Unavailable, UsageRow
+from relay.registry import Action, Actor, Conflict, Note, NotFound, Signer, Unavailable, UsageRow
 from relay.registry.audit import moment
 from tests.registry.world import NOW, World, a_key, actor, world
 from tests.support.databases import apart
@@ -102,6 +102,7 @@ async def every_change(here: World) -> dict[str, Any]:
     child = await here.child(master)
     other, _ = await here.project("two")
     await here.registry.subdomains.reserve(here.by, "held", project.id)
+    await here.registry.signers.add("node_0", b"0" * 32, "host")
     registry = here.registry
     return {
         "projects.create": lambda: here.project("three"),
@@ -114,6 +115,7 @@ async def every_change(here: World) -> dict[str, Any]:
         "subdomains.reserve": lambda: registry.subdomains.reserve(here.by, "free2", project.id),
         "subdomains.release": lambda: registry.subdomains.release(here.by, "held"),
         "subdomains.move": lambda: registry.subdomains.move(here.by, "held", other.id),
+        "signers.retire": lambda: registry.signers.retire(here.by, "node_0"),
         "signers.add": lambda: registry.signers.add("node_x", b"x" * 32, "host"),
         "audit.record": lambda: registry.audit.record([note()]),
     }
@@ -166,7 +168,7 @@ async def test_every_change_is_audited(here: World) -> None:
         seen |= {row.action for row, _ in await here.registry.audit.read(before[0])}
     assert seen == {
         "project.create", "key.mint", "key.rotate", "subdomain.claim", "subdomain.reserve", "subdomain.move",
-        "signer.add", "tunnel.open",
+        "signer.add", "signer.retire", "tunnel.open",
     }  # fmt: skip
 
 
@@ -178,9 +180,30 @@ async def test_signers(here: World) -> None:
     assert (await here.registry.audit.head(), await here.registry.changes.position()) == before
     with pytest.raises(Conflict):
         await here.registry.signers.add("node_a", b"b" * 32, "host-a")
+    here.clock.advance(1)
     await here.registry.signers.add("node_b", b"b" * 32, "host-b")
-    assert await here.registry.signers.all() == {"node_a": b"a" * 32, "node_b": b"b" * 32}
+    assert await here.registry.signers.all() == [
+        Signer("node_a", b"a" * 32, "host-a", NOW, None), Signer("node_b", b"b" * 32, "host-b", NOW + 1, None),
+    ]  # fmt: skip
     assert (await here.registry.changes.position()).keys_seq == before[1].keys_seq + 1
+
+
+async def test_a_signer_is_retired_once_and_for_ever(here: World) -> None:
+    """It stays in the list, with its end; whoever polls learns of it; it cannot be added again."""
+    await here.registry.signers.add("node_a", b"a" * 32, "host")
+    before = await here.registry.changes.position()
+    here.clock.advance(1)
+    assert await here.registry.signers.retire(here.by, "node_a")
+    assert (await here.registry.changes.position()).keys_seq == before.keys_seq + 1
+    assert [one.retired_at for one in await here.registry.signers.all()] == [NOW + 1]
+    row = await here.last()
+    assert (row.action, row.actor, row.subject) == ("signer.retire", here.operator.id, "node_a")
+    assert not await here.registry.signers.retire(here.by, "node_a")
+    assert await here.last() == row
+    with pytest.raises(Conflict):
+        await here.registry.signers.add("node_a", b"a" * 32, "host")
+    with pytest.raises(NotFound):
+        await here.registry.signers.retire(here.by, "node_b")
 
 
 async def test_usage_adds_up(here: World) -> None:

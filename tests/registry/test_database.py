@@ -10,12 +10,13 @@ import sqlite3
 import tempfile
 import time
 import traceback
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
+import psutil
 import pytest
 from sqlalchemy import event, text
 
@@ -184,7 +185,7 @@ async def test_who_is_cancelled_while_waiting_for_the_lock_is_gone(here: World) 
             await asyncio.wait({task})
         assert task.cancelled()
     await is_whole(here)
-    assert "node_late" not in await here.registry.signers.all()
+    assert "node_late" not in {one.kid for one in await here.registry.signers.all()}
 
 
 SLOW = {
@@ -272,10 +273,24 @@ async def test_connections_cut_in_the_middle_of_a_change(postgres_url: str, post
         await is_whole(here)
 
 
+@contextmanager
+def frozen(server: Server) -> Iterator[None]:
+    """A server that holds its connections and says nothing."""
+    assert server.process is not None
+    processes = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
+
+
 @pytest.mark.chaos
 @pytest.mark.skipif(not os.environ.get("RELAY_CHAOS"), reason="the two tests above are the short version")
 async def test_a_server_that_is_restarted() -> None:
-    """A relay lives through it: while it is away calls fail, after it they work."""
+    """A relay lives through it, and through one that hangs: meanwhile calls fail in time, after it they work."""
     directory = Path(tempfile.mkdtemp(prefix="relay-pg-"))
     server = Server(directory)
     await asyncio.to_thread(server.start)
@@ -289,6 +304,13 @@ async def test_a_server_that_is_restarted() -> None:
             with pytest.raises(Unavailable):
                 await here.registry.keys.touch({here.operator.id: (1.0, "")})
             await asyncio.to_thread(server.start)
+            await is_whole(here)
+            with frozen(server):
+                for call in (here.registry.changes.position, here.registry.signers.all):
+                    began = time.monotonic()
+                    with pytest.raises(Unavailable):
+                        await call()
+                    assert time.monotonic() - began < 2
             await is_whole(here)
     finally:
         await asyncio.to_thread(server.stop)

@@ -25,8 +25,8 @@ from tests.registry.world import World, a_key, actor
 
 CHAOS = bool(os.environ.get("RELAY_CHAOS"))
 MINTS = 10
-ROUNDS = 1000 if CHAOS else 20
-NAMES = 1000 if CHAOS else 50
+ROUNDS = 1000 if CHAOS else 12
+NAMES = 1000 if CHAOS else 30
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800 if CHAOS else 120)]
 

@@ -69,6 +69,9 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 class Child:
     """A process whose stdout is one JSON event a line; other lines are kept in `lines`."""
 
+    stderr_lines = STDERR_LINES
+    """So many of its last ones are kept."""
+
     def __init__(self, argv: Sequence[str], *, name: str = "child", env: Mapping[str, str] | None = None) -> None:
         self.argv = tuple(argv)
         self.name = name
@@ -76,7 +79,7 @@ class Child:
         self.lines: list[str] = []
         self._env = clean_environment(env)
         self._process: asyncio.subprocess.Process | None = None
-        self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
+        self._stderr: deque[str] = deque(maxlen=self.stderr_lines)
         self._pumps: list[asyncio.Task[None]] = []
         self._news = asyncio.Event()
         self._stdout_ended = False

@@ -44,7 +44,7 @@ class Server:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.port = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -69,32 +69,32 @@ class Server:
         for name, value in settings.items():
             arguments += ["-c", f"{name}={value}"]
         with (self.directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, user=user, preexec_fn=_die_with_parent,
                 start_new_session=True, env=_environment(), cwd=self.directory,
             )  # fmt: skip
         deadline = time.monotonic() + START_DEADLINE
         while not self._is_ready(data):
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((self.directory / "log").read_text(errors="replace")[-2000:])
             time.sleep(0.01)
 
     def stop(self) -> None:
         """Ends it at once, as an administrator would: connections are cut."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGINT)
+        if self.process is not None:
+            self.process.send_signal(signal.SIGINT)
             try:
-                self._process.wait(10)
+                self.process.wait(10)
             except subprocess.TimeoutExpired:
-                os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
-            self._process = None
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+            self.process = None
 
     def _is_ready(self, data: Path) -> bool:
-        assert self._process is not None
+        assert self.process is not None
         with contextlib.suppress(OSError, IndexError):
             lines = (data / "postmaster.pid").read_text().splitlines()
-            return lines[0] == str(self._process.pid) and lines[7].strip() == "ready"
+            return lines[0] == str(self.process.pid) and lines[7].strip() == "ready"
         return False
 
 

@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -33,6 +33,15 @@ __all__ = ["postgres", "postgres_template", "sqlite_template"]
 
 TABLES = ("ledger", "projects", "keys", "subdomains", "audit", "signers", "usage")
 PRIVATE = "private"
+
+
+class Talkative(RelayProcess):
+    """A relay that logs all that it can, every line of which is kept."""
+
+    stderr_lines = 1_000_000
+
+    def __init__(self, data: Path, env: Mapping[str, str] | None = None) -> None:
+        super().__init__(data, args=["--log-level", "debug"], env=env)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +149,7 @@ async def openings(loot: Loot, life: Life, knocker: Knocker) -> list[str]:
     """What in the loot opened something: as an agent, at the API, at the private tunnel."""
     words, port = loot.words(), life.relay.agents_port
     secrets = secrets_of(loot.values, words)
-    # What looks like a secret and is nothing more is shown to the relay; any other would have a public key that is there.
+    # What looks like a secret and is no more than that is shown to the relay; any other would have a public key here.
     blobs = [bytes.fromhex(word) for word in words if re.fullmatch(r"[0-9a-f]{64}", word)]
     whole = secrets_of([*loot.values, *blobs], [word[:43] for word in words if 43 <= len(word) <= 49])
     header, claims = parts_of(life.child)  # no secret: the registry has all that they say
@@ -197,7 +206,7 @@ async def rob(relay: RelayProcess, rows: Callable[[], list[object]], folder: Pat
 
 async def test_nothing_in_a_sqlite_file_and_the_log_opens_anything(tmp_path: Path) -> None:
     """Copied with its write-ahead log while the relay runs, and logging all that it can."""
-    async with RelayProcess(tmp_path / "data", args=["--log-level", "debug"]) as relay:
+    async with Talkative(tmp_path / "data") as relay:
         await rob(relay, lambda: list(values_of(relay.data / "relay.db")), tmp_path / "copy")
 
 
@@ -213,5 +222,5 @@ async def test_nothing_in_a_dump_of_postgresql_opens_anything(
             return [value for table in tables for row in table for value in row.values()]
 
         env = {"RELAY_DATABASE_URL": url}
-        async with RelayProcess(tmp_path / "data", args=["--log-level", "debug"], env=env) as relay:
+        async with Talkative(tmp_path / "data", env) as relay:
             await rob(relay, rows, tmp_path / "copy")

@@ -88,7 +88,8 @@ async def seen(path: Path, pattern: str) -> str:
 async def shell(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Shell, RelayProcess]]:
     async with RelayProcess() as relay:
         url = f"ws://127.0.0.1:{relay.agents_port}"
-        environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path), "XDG_CONFIG_HOME": ""}
+        environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        environment |= {"HOME": str(tmp_path), "XDG_CONFIG_HOME": ""}
         if request.param == "on the relay's machine":
             environment |= {"RELAY_URL": url, "RELAY_DATA": str(relay.data)}
         async with Shell(tmp_path, clean_environment(environment)) as one:
