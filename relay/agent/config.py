@@ -132,6 +132,3 @@ class AgentSettings:
 
     http_parser: str = "httptools"
     """Who parses the local service's answers: one of `HTTP_PARSERS`."""
-
-    insecure: bool = False
-    """The key may be sent over `ws://` to a host that is not loopback."""

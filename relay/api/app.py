@@ -1,7 +1,8 @@
 """The API on the agent listener: from the list of operations to an ASGI application.
 
 The order in which a request is judged is decided here, once for all operations: does it come from a web page, is the
-method right, whose key is it, may such a key ask this at all, is it well formed; only then does a handler see it.
+method right, is it whole, whose key is it, may such a key ask this at all, is it well formed; only then does a handler
+see it.
 """
 
 from __future__ import annotations
@@ -14,19 +15,20 @@ from collections.abc import Sequence
 from pydantic import BaseModel, RootModel, ValidationError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relay.api import openapi, problems
-from relay.api.authenticate import address_of, authenticate, refusal_of
+from relay.api.authenticate import authenticate, refusal_of
 from relay.api.call import Call, Reply, forbidden
 from relay.api.office import Office
 from relay.api.operations import OPERATIONS, PREFIX, Operation
 from relay.api.problems import Problem, answer_to
 from relay.api.rights import Caller, Reach, reach
 from relay.api.wishes import Taken
+from relay.exchange.headers import address_of
 from relay.registry.errors import RegistryError
 
 MOST_BODY = 64 * 1024
@@ -83,6 +85,8 @@ class _Place:
             return answer_to(problem)
         except RegistryError as error:
             return answer_to(problems.from_registry(error))
+        except ClientDisconnect:  # in the middle of its body; nobody reads this
+            return Response(status_code=400)
         except Exception as error:
             # Where, not what: the text of an unforeseen error may hold what was sent.
             where = "".join(traceback.format_tb(error.__traceback__))
@@ -95,10 +99,12 @@ class _Place:
         operation = self._operations.get("GET" if request.method == "HEAD" else request.method)
         if operation is None:
             raise problems.wrong_method(request.method, self._allow)
+        # The key is judged once the request is whole: a slow body must not outlive the key's revocation.
+        body = b"" if operation.body is None else await _read(request)
         caller = await self._caller(request, operation)
         said: dict[type[BaseModel], BaseModel] = {operation.query: _query(request, operation.query)}
         if operation.body is not None:
-            said[operation.body] = await _body(request, operation.body)
+            said[operation.body] = _understood(request, body, operation.body)
         reply = await operation.handler(Call(self._office, caller, request.path_params, said))
         if reply.body is None:
             return Response(status_code=reply.status)
@@ -109,7 +115,7 @@ class _Place:
         if not operation.rights:
             return None
         peer = request.client.host if request.client is not None else "unknown"
-        address = address_of(self._office, peer, ",".join(request.headers.getlist("x-forwarded-for")))
+        address = address_of(peer, ",".join(request.headers.getlist("x-forwarded-for")), self._office.trusts)
         caller = await authenticate(self._office, request.headers.getlist("authorization"), address)
         if all(reach(caller, right) is Reach.NOTHING for right in operation.rights):
             problem = forbidden(caller, operation.rights[0])
@@ -129,12 +135,19 @@ def _query(request: Request, model: type[Taken]) -> Taken:
         raise problems.from_validation(error, "query") from None
 
 
-async def _body(request: Request, model: type[BaseModel]) -> BaseModel:
+async def _read(request: Request) -> bytes:
+    """The body, or more of it than may be sent."""
     body = b""
     async for part in request.stream():
         body += part
         if len(body) > MOST_BODY:
-            raise problems.too_large(MOST_BODY)
+            break
+    return body
+
+
+def _understood(request: Request, body: bytes, model: type[BaseModel]) -> BaseModel:
+    if len(body) > MOST_BODY:
+        raise problems.too_large(MOST_BODY)
     said = request.headers.get("content-type")
     if body and said is not None and said.partition(";")[0].strip().lower() != "application/json":
         raise problems.wrong_type()

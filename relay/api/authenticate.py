@@ -7,7 +7,6 @@ shown that the relay itself made it. Operator and master keys never need a query
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import ip_address
 
 from relay.api import problems
 from relay.api.office import Office, Refusal
@@ -17,9 +16,9 @@ from relay.api.times import text_of
 from relay.keys.errors import BadKey, Reason
 from relay.keys.forms import Kind, check_text, kind_of
 from relay.keys.requests import read_kid, verify_request
-from relay.keys.tokens import Grant
 from relay.registry.errors import NotFound
 from relay.registry.records import KeyRecord
+from relay.tunnels.revocations import Verdict
 
 _LONGEST_LINEAGE = 16
 _SIGN = "Sign a request with it: see relay token."
@@ -27,22 +26,18 @@ _SIGN = "Sign a request with it: see relay token."
 
 async def authenticate(office: Office, fields: Sequence[str], address: str) -> Caller:
     """Whose request this is. `fields` are the values of all its Authorization fields; raises `Problem`."""
-    proven: list[Caller] = []
     try:
-        text = _bearer(fields)
-        kind = kind_of(text)
-        if kind in (Kind.CHILD, Kind.VISITOR):
-            caller = await _by_token(office, text, kind, address, proven)
-        elif kind is not None:
-            _refuse_private(text)
-        else:
-            caller = _by_signature(office, text, address, proven)
+        caller = _prove(office, _bearer(fields), address)
     except BadKey as error:
-        problem = problems.bad_key(error)
         office.refused(_refusal_of_bad(office, error, address))
-        raise problem from None
+        raise problems.bad_key(error) from None
     except Problem as problem:
-        office.refused(refusal_of(proven[0], problem) if proven else Refusal(address, code=problem.code))
+        office.refused(Refusal(address, code=problem.code))
+        raise
+    try:
+        await _check(office, caller)
+    except Problem as problem:
+        office.refused(refusal_of(caller, problem))
         raise
     office.used(caller.key_id, address)
     return caller
@@ -51,27 +46,14 @@ async def authenticate(office: Office, fields: Sequence[str], address: str) -> C
 def refusal_of(caller: Caller, problem: Problem, right: str = "") -> Refusal:
     """For the audit: who was refused what."""
     code = problem.reason or problem.code
-    return Refusal(caller.address, caller.key_id, caller.lineage, caller.project or "", code, problem.detail, right)
+    return Refusal(caller.address, caller.key_id, caller.lineage, caller.project or "", code, right)
 
 
 def _refusal_of_bad(office: Office, error: BadKey, address: str) -> Refusal:
     record = office.keyring.public_of(error.key_id) if error.key_id else None
     lineage = () if record is None else tuple(one.id for one in _ancestors(office, record))
     project = "" if record is None else record.project_id or ""
-    return Refusal(address, error.key_id, lineage, project, error.reason.value, str(error))
-
-
-def address_of(office: Office, peer: str, forwarded_for: str) -> str:
-    """The client's address: the last one of X-Forwarded-For that is not a trusted proxy's, if the peer is one."""
-    address = peer
-    for one in reversed(forwarded_for.split(",")):
-        if not office.trusts(address):
-            break
-        try:
-            address = str(ip_address(one.strip()))
-        except ValueError:
-            break
-    return address
+    return Refusal(address, error.key_id, lineage, project, error.reason.value)
 
 
 def _bearer(fields: Sequence[str]) -> str:
@@ -86,7 +68,16 @@ def _bearer(fields: Sequence[str]) -> str:
     return text
 
 
-def _refuse_private(text: str) -> None:
+# ---- whose key it is, proven without a query
+
+
+def _prove(office: Office, text: str, address: str) -> Caller:
+    """Raises `BadKey`, `Problem`."""
+    kind = kind_of(text)
+    if kind is None:
+        return _by_signature(office, text, address)
+    if not kind.private:
+        return _by_token(office, text, kind, address)
     check_text(text)
     # Whoever reads along has it now; an answer that worked would teach people to send it again.
     raise problems.unauthorized(
@@ -94,29 +85,33 @@ def _refuse_private(text: str) -> None:
     )
 
 
-# ---- keys that sign their requests
-
-
-def _by_signature(office: Office, token: str, address: str, proven: list[Caller]) -> Caller:
-    now = office.now()
+def _by_signature(office: Office, token: str, address: str) -> Caller:
     record = office.keyring.public_of(read_kid(token))
     if record is None or record.public is None:
         raise BadKey(Reason.SIGNER, "The relay does not know the key that signed this request.")
-    verify_request(token, record.public, office.audiences, now)
-    ancestors = _ancestors(office, record)
-    caller = Caller(
-        kind=Kind(record.kind),
+    verify_request(token, record.public, office.audiences, office.now())
+    return Caller(
+        kind=record.kind,
         key_id=record.id,
         project=record.project_id,
-        lineage=tuple(one.id for one in ancestors),
+        lineage=tuple(one.id for one in _ancestors(office, record)),
         scope=record.scope,
         expires_at=record.expires_at,
         address=address,
     )
-    proven.append(caller)
-    _refuse_dead(record, now)
-    _refuse_wider(caller, ancestors)
-    return caller
+
+
+def _by_token(office: Office, text: str, kind: Kind, address: str) -> Caller:
+    grant = office.verifier.verify(text, kind, office.now())
+    return Caller(
+        kind=kind,
+        key_id=grant.key_id,
+        project=grant.project,
+        lineage=grant.lineage,
+        scope=grant.scope,
+        expires_at=grant.expires_at,
+        address=address,
+    )
 
 
 def _ancestors(office: Office, record: KeyRecord) -> list[KeyRecord]:
@@ -132,48 +127,32 @@ def _ancestors(office: Office, record: KeyRecord) -> list[KeyRecord]:
     return found[::-1]
 
 
-# ---- keys that the relay signed
+# ---- whether it still counts
 
 
-async def _by_token(office: Office, text: str, kind: Kind, address: str, proven: list[Caller]) -> Caller:
-    now = office.now()
-    grant = office.verifier.verify(text, kind, now)
-    caller = Caller(
-        kind=kind,
-        key_id=grant.key_id,
-        project=grant.project,
-        lineage=grant.lineage,
-        scope=grant.scope,
-        expires_at=grant.expires_at,
-        address=address,
-    )
-    proven.append(caller)
-    if kind is Kind.VISITOR:
+async def _check(office: Office, caller: Caller) -> None:
+    """Raises `Problem`."""
+    if caller.kind is Kind.VISITOR:
         raise problems.forbidden("A visitor key opens a tunnel's public address and nothing else.")
-    record = await _recorded(office, grant)
-    _refuse_dead(record, now)
+    record = office.keyring.public_of(caller.key_id) if caller.kind.private else await _recorded(office, caller)
+    if record is None or (record.kind, record.project_id) != (caller.kind, caller.project):
+        raise problems.unauthorized(f"The registry does not know the key {caller.key_id}.", "Mint a new key.")
+    _refuse_dead(record, office.now())
     _refuse_wider(caller, [record, *_ancestors(office, record)])
-    return caller
 
 
-async def _recorded(office: Office, grant: Grant) -> KeyRecord:
+async def _recorded(office: Office, caller: Caller) -> KeyRecord | None:
     try:
-        record = await office.registry.keys.get(grant.key_id)
+        return await office.registry.keys.get(caller.key_id)
     except NotFound:
-        record = None
-    if record is None or (record.kind, record.project_id) != (grant.kind, grant.project):
-        raise problems.unauthorized(f"The registry does not know the key {grant.key_id}.", "Mint a new key.")
-    return record
-
-
-# ---- keys that are no longer what they were
+        return None
 
 
 def _refuse_dead(record: KeyRecord, now: float) -> None:
     state = record.state(now)
     if state == "revoked":
-        by, at = record.revoked_by or "the relay", text_of(record.revoked_at or now)
-        raise problems.unauthorized(f"The key {record.id} was revoked by {by} at {at}.", "Use another key.", state)
+        verdict = Verdict(record.revoked_by or "", record.revoked_at or now)
+        raise problems.unauthorized(verdict.sentence(record.id), "Use another key.", state)
     if state != "valid":
         at = text_of(record.expires_at or now)
         following = "Use its successor, or mint a new key."

@@ -18,6 +18,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from relay.exchange.headers import address_of
 from relay.mux.carriers.websocket import WebSocketCarrier
 from relay.mux.session import Session
 from relay.tunnels.doorway import Doorway
@@ -105,17 +106,15 @@ class Door(asyncio.Protocol):
         if SUBPROTOCOL not in offered:
             text = f"The subprotocol {SUBPROTOCOL} is spoken here.\n".encode()
             return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(400, text), None)
-        self._forwarded_for = request.headers.get("X-Forwarded-For", "")
+        self._forwarded_for = ",".join(request.headers.getall("X-Forwarded-For", ()))
         chosen = [("Sec-WebSocket-Protocol", SUBPROTOCOL)]
         response = WSUpgradeResponse.create_101_response(extra_headers=chosen)
         return WSUpgradeResponseWithListener(response, WebSocketCarrier(self._connected))
 
     def _connected(self, carrier: WebSocketCarrier) -> Session:
         peer = self._transport.get_extra_info("peername")
-        address = str(peer[0]) if isinstance(peer, tuple) else "unknown"
-        if self._forwarded_for and self._trusts(address):
-            # Or all agents behind the proxy would share the bound of one address.
-            address = self._forwarded_for.rpartition(",")[2].strip()[:64]
+        # Not the peer's: or all agents behind a proxy would share the bound of one address.
+        address = address_of(str(peer[0]) if isinstance(peer, tuple) else "unknown", self._forwarded_for, self._trusts)
         self._session = self._doorway.welcome_carrier(carrier, address)
         return self._session
 
@@ -143,9 +142,10 @@ class Door(asyncio.Protocol):
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """uvicorn's HTTP with the bounds that it lacks: each request is whole within a time and a size."""
+    """uvicorn's HTTP with the bounds that it lacks: a request is whole within a time and a size, an answer is read."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
     _size = 0
 
     def data_received(self, data: bytes) -> None:
@@ -164,10 +164,26 @@ class BoundedHttp(HttpToolsProtocol):
         self._stop_deadline()
         super().on_message_complete()
 
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`: the client reads nothing."""
+        super().pause_writing()
+        self._unread = self._unread or self.loop.call_later(HEAD_WITHIN, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        self._stop_unread()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
         self._stop_deadline()
+        self._stop_unread()
         super().connection_lost(exc)
+
+    def _stop_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _stop_deadline(self) -> None:
         if self._deadline is not None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from relay.api import models
 from relay.api.office import Office
 from relay.api.times import text_of, text_or_none
-from relay.keys.forms import Kind
+from relay.keys.forms import Kind, public_text
 from relay.registry.records import KeyRecord, Revocation
 
 
@@ -22,7 +22,7 @@ def key_of(record: KeyRecord, project_name: str | None, now: float) -> models.Ke
         label=record.label,
         scope=models.Scope.model_validate(record.scope.to_json()),
         tunnel=record.tunnel,
-        public_key=None if record.public is None else models.text_of_public_key(record.public),
+        public_key=None if record.public is None else public_text(record.public),
         created_at=text_of(record.created_at),
         expires_at=text_or_none(record.expires_at),
         revoked_at=text_or_none(record.revoked_at),

@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from relay.api import models, problems, wishes
+from relay.api import models, problems
 from relay.api.call import Call, Reply
 from relay.api.keyshapes import key_of
 from relay.api.projects import meant
 from relay.api.rights import MINTING, Caller
 from relay.api.times import text_of
 from relay.api.wishes import DAY, ChildWish, MasterWish, MintWish, VisitorWish
-from relay.keys.forms import Kind
+from relay.keys.forms import Kind, read_public
 from relay.keys.private import id_of_public
 from relay.keys.scopes import Scope
 from relay.keys.tokens import Grant, new_id
@@ -29,7 +29,7 @@ async def mint(call: Call) -> Reply:
     project = await meant(call, wish.project, MINTING[kind])
     now = math.floor(call.office.now())
     expires_at = _expiry(call.who, wish, now)
-    public = wishes.raw_public_key(wish.public_key) if isinstance(wish, MasterWish) else None
+    public = read_public(wish.public_key) if isinstance(wish, MasterWish) else None
     new = NewKey(
         kind=kind,
         id=new_id(kind) if public is None else id_of_public(kind, public),

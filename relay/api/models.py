@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,11 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from relay.keys.forms import Kind
 
 Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-
-
-def text_of_public_key(raw: bytes) -> str:
-    """Base64url without padding."""
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 class Given(BaseModel):
@@ -101,7 +95,7 @@ class Minted(Given):
     """A new key. `text` is the key itself, said only now; null for a master key, which the relay never had."""
 
     key: Key
-    text: str | None
+    text: Annotated[str | None, Field(repr=False)]
 
 
 class Rotated(Given):

@@ -72,7 +72,6 @@ class Refusal:
     lineage: tuple[str, ...] = ()
     project: str = ""
     code: str = ""
-    sentence: str = ""
     right: str = ""
 
 

@@ -190,6 +190,8 @@ def from_registry(error: RegistryError) -> Problem:
         return unavailable(str(error))
     if error.code == "name_taken" or isinstance(error, Conflict):
         problem = conflict(str(error), "Choose another name, or look who has this one.")
+    elif error.code == "too_many":
+        problem = conflict(str(error), "Release names that are no longer needed.")
     elif error.code in _INVALID:
         problem = invalid(str(error))
     else:

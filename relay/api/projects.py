@@ -11,12 +11,12 @@ from relay.api.office import Office
 from relay.api.rights import Right, Thing
 from relay.api.times import text_of, text_or_none
 from relay.api.wishes import NewProject, Paging
-from relay.keys.forms import Kind
+from relay.keys.forms import Kind, read_public
 from relay.keys.private import id_of_public
 from relay.registry.errors import NotFound
 from relay.registry.records import NewKey, Project
 
-_REF = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_REF = re.compile(wishes.PROJECT)
 
 
 def shape(project: Project) -> models.Project:
@@ -84,7 +84,7 @@ class Names:
 async def create(call: Call) -> Reply:
     """A project, with the master key whose public half was sent."""
     wish = call.taken(NewProject)
-    public = wishes.raw_public_key(wish.master.public_key)
+    public = read_public(wish.master.public_key)
     master = NewKey(
         kind=Kind.MASTER,
         id=id_of_public(Kind.MASTER, public),

@@ -7,6 +7,7 @@ import re
 from relay.api import models, problems
 from relay.api.call import Call, Reply
 from relay.api.times import text_of, text_or_none
+from relay.keys.forms import public_text
 
 KID = r"^node_[0-9A-Za-z]{12}$"
 
@@ -16,7 +17,7 @@ async def page(call: Call) -> Reply:
     items = [
         models.Signer(
             kid=one.kid,
-            public_key=models.text_of_public_key(one.public),
+            public_key=public_text(one.public),
             node=one.node,
             created_at=text_of(one.created_at),
             retired_at=text_or_none(one.retired_at),

@@ -14,12 +14,12 @@ from relay.tunnels.admission import refuse_reserved
 from relay.wire.hello import LABEL
 
 
-async def _shape(call: Call, subdomain: Subdomain, names: Names) -> models.Subdomain:
+def _shape(call: Call, subdomain: Subdomain, project_name: str | None) -> models.Subdomain:
     return models.Subdomain(
         name=subdomain.name,
         url=call.office.public_url(subdomain.name),
         project=subdomain.project_id,
-        project_name=await names.of(subdomain.project_id),
+        project_name=project_name,
         reserved_at=text_of(subdomain.reserved_at),
         released_at=text_or_none(subdomain.released_at),
         login=subdomain.login,
@@ -32,7 +32,7 @@ async def page(call: Call) -> Reply:
     project = await listed(call, query.project, Right.SUBDOMAINS_LIST)
     found = await call.office.registry.subdomains.list(project, query.limit, query.cursor)
     names = Names(call.office)
-    items = [await _shape(call, one, names) for one in found.items]
+    items = [_shape(call, one, await names.of(one.project_id)) for one in found.items]
     return Reply(models.Subdomains(items=items, next_cursor=found.next_cursor))
 
 
@@ -46,8 +46,8 @@ async def reserve(call: Call) -> Reply:
         raise problems.conflict(kept.message, "Choose another name.")
     project = await meant(call, call.taken(ReserveWish).project, Right.SUBDOMAINS_RESERVE)
     call.demand(Right.SUBDOMAINS_RESERVE, Thing(project.id, name=name), problems.not_found("project", project.id))
-    await call.office.registry.subdomains.reserve(call.actor, name, project.id)
-    return Reply(await _shape(call, await call.office.registry.subdomains.get(name), Names(call.office)))
+    reserved = await call.office.registry.subdomains.reserve(call.actor, name, project.id)
+    return Reply(_shape(call, reserved, project.name))
 
 
 async def release(call: Call) -> Reply:
@@ -63,10 +63,9 @@ async def move(call: Call) -> Reply:
     """Gives a name to another project of the same login, also while it is alive."""
     subdomain = await _find(call, Right.SUBDOMAINS_MOVE)
     project = await find(call, call.taken(MoveWish).project, Right.SUBDOMAINS_MOVE)
-    await call.office.registry.subdomains.move(call.actor, subdomain.name, project.id)
+    moved = await call.office.registry.subdomains.move(call.actor, subdomain.name, project.id)
     call.office.live.on_moved(subdomain.name, project.id)
-    moved = await call.office.registry.subdomains.get(subdomain.name)
-    return Reply(await _shape(call, moved, Names(call.office)))
+    return Reply(_shape(call, moved, project.name))
 
 
 async def _find(call: Call, right: Right) -> Subdomain:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-
 from relay.api import models, problems
 from relay.api.call import Call, Reply
 from relay.api.office import LiveTunnel
@@ -12,6 +9,9 @@ from relay.api.projects import Names, listed
 from relay.api.rights import Right, Thing
 from relay.api.times import text_of
 from relay.api.wishes import OfProject
+from relay.keys import compact
+from relay.registry.audit import Action
+from relay.registry.records import Note
 
 
 async def _shape(call: Call, tunnel: LiveTunnel, names: Names) -> models.Tunnel:
@@ -52,18 +52,21 @@ async def close(call: Call) -> Reply:
     if tunnel is None:
         raise hidden
     call.demand(Right.TUNNELS_CLOSE, Thing(tunnel.project, name=name), hidden)
+    # Beside the row of the agent that loses the tunnel: who took it away.
+    ordered = Note(call.actor, Action.TUNNEL_CLOSE, name, tunnel.project, {"ordered": True})
+    await call.office.registry.audit.record([ordered])
     call.office.live.close(name, f"The tunnel {name} was closed by {call.who.key_id}.")
     return Reply(None, 204)
 
 
 def _cursor_after(name: str) -> str:
-    return base64.urlsafe_b64encode(name.encode()).rstrip(b"=").decode()
+    return compact.encode(name.encode())
 
 
 def _name_in(cursor: str) -> str:
     try:
-        return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (binascii.Error, UnicodeDecodeError):
+        return compact.decode(cursor).decode()
+    except ValueError:
         problem = problems.invalid("The cursor is not one of this list; start again without it.")
         problem.reason = "cursor"
         raise problem from None

@@ -5,20 +5,18 @@ Strict: a number is no text, and nothing is guessed. The OpenAPI document is mad
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, RootModel, StringConstraints
 
-from relay.api.models import text_of_public_key
-from relay.keys.forms import Kind
+from relay.keys import scopes
+from relay.keys.forms import Kind, read_public
 
 DAY = 86_400
 YEAR = 365 * DAY
 MOST_ITEMS = 500
 _MOST_NUMBER = 2**53 - 1
-LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+LABEL = f"^{scopes.LABEL.pattern}$"
 PROJECT = r"^[0-9A-Za-z_-]{1,64}$"
 # A label in which up to three * stand for any run of characters.
 _PATTERN = (
@@ -28,19 +26,11 @@ _PATTERN = (
 
 
 def _a_public_key(text: str) -> str:
-    raw_public_key(text)
-    return text
-
-
-def raw_public_key(text: str) -> bytes:
-    """The 32 bytes of a public key in base64url; raises `ValueError`."""
     try:
-        raw = base64.b64decode(text + "=", altchars=b"-_", validate=True)
-    except binascii.Error:
-        raw = b""
-    if len(raw) != 32 or text_of_public_key(raw) != text:
-        raise ValueError("should be the 32 bytes of an Ed25519 public key in base64url, without padding")
-    return raw
+        read_public(text)
+    except ValueError:
+        raise ValueError("should be the 32 bytes of an Ed25519 public key in base64url, without padding") from None
+    return text
 
 
 def _digits(value: Any) -> Any:  # noqa: ANN401 - as pydantic hands it over

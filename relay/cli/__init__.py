@@ -23,6 +23,7 @@ from relay.cli.keys import keys
 from relay.cli.output import harmless
 from relay.cli.projects import projects
 from relay.cli.serve import serve
+from relay.cli.signers import signers
 from relay.cli.subdomains import subdomains
 from relay.cli.tunnels import tunnels
 
@@ -42,6 +43,7 @@ for _name, _group in (
     ("subdomains", subdomains),
     ("tunnels", tunnels),
     ("audit", audit),
+    ("signers", signers),
     ("db", db),
 ):
     app.add_typer(_group, name=_name)

@@ -17,17 +17,15 @@ from relay.agent.requests import why_not_upstream
 from relay.cli.errors import Mistake
 from relay.cli.output import harmless, warn
 from relay.exchange.heads import Fields
-from relay.wire.access import MAX_USERS, AccessRules, why_not_hash, why_not_user
+from relay.keys.forms import MAX_LENGTH
+from relay.wire.access import MAX_PASSWORD, MAX_USERS, AccessRules, why_not_hash, why_not_user
 from relay.wire.frames import MAX_HELLO
 from relay.wire.hello import Hello, encode_hello
 
 MOST = 64 * 1024
 MOST_FIELDS = 32
-MOST_PASSWORD = 1024
 # What the relay can afford: the least that OWASP asks of argon2id. A guess goes through the relay, which slows it down.
 HASH_MEMORY, HASH_PASSES, HASH_LANES = 19_456, 2, 1
-# Room for the longest key in a HELLO.
-_LONGEST_KEY = 4096
 _HASHES = re.compile(r"\$(?:argon2|2[abxy]?\$|apr1\$|[1567]\$|y\$|scrypt|pbkdf2)|\{[A-Z0-9-]{3,12}\}")
 
 
@@ -43,7 +41,7 @@ class Access:
         if self.rules is None:
             return {}
         access = dict.fromkeys(names, self.rules)
-        hello = Hello("i" * 64, 0, 2**53, "k" * _LONGEST_KEY, tuple(names), agent="a" * 128, access=access)
+        hello = Hello("i" * 64, 0, 2**53, "k" * MAX_LENGTH, tuple(names), agent="a" * 128, access=access)
         if len(encode_hello(hello)) > MAX_HELLO:
             raise Mistake(
                 f"So many users for {len(names)} tunnels are too much for one agent: give fewer users or tunnels, "
@@ -94,8 +92,8 @@ def _hash_of(password: str, where: str) -> str:
             raise Mistake(f"{where}: {wrong}; write that, or the password itself.")
         return password
     password = unicodedata.normalize("NFC", password)  # as the relay reads what a visitor sends: RFC 7617 §2.1
-    if not 1 <= len(password) <= MOST_PASSWORD or re.search(r"[\x00-\x1f\x7f]", password):
-        raise Mistake(f"{where}: a password has 1 to {MOST_PASSWORD} characters, none of them a control character.")
+    if not 1 <= len(password) <= MAX_PASSWORD or re.search(r"[\x00-\x1f\x7f]", password):
+        raise Mistake(f"{where}: a password has 1 to {MAX_PASSWORD} characters, none of them a control character.")
     from argon2 import PasswordHasher
 
     return PasswordHasher(HASH_PASSES, HASH_MEMORY, HASH_LANES).hash(password)

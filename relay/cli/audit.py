@@ -5,8 +5,6 @@ An export and the relay's public keys are enough for the proof; it asks nobody a
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +18,7 @@ from relay.cli.options import Asked, command, group
 from relay.cli.output import Lines, harmless, say_json
 from relay.cli.secretfiles import SecretFile
 from relay.cli.tables import cell, many, table, when
+from relay.keys.forms import read_public
 
 if TYPE_CHECKING:
     from relay.cli.client import Client
@@ -250,9 +249,6 @@ def _public_keys(given: Iterable[str]) -> dict[str, bytes]:
 
 def _raw(text: str, kid: str) -> bytes:
     try:
-        raw = base64.b64decode(text.rstrip("=") + "=", altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        raw = b""
-    if len(raw) != 32:
-        raise Mistake(f"The public key of {harmless(kid)} is not one: it must be 32 bytes in base64url.")
-    return raw
+        return read_public(text.rstrip("="))
+    except ValueError:
+        raise Mistake(f"The public key of {harmless(kid)} is not one: it must be 32 bytes in base64url.") from None

@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import IO, Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -44,7 +44,7 @@ Object = dict[str, Any]
 class _Answer:
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes = field(repr=False)
 
 
 class Client:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from relay.cli.errors import UNAVAILABLE, Mistake
-from relay.cli.options import group
+from relay.cli.options import AsJson, group
 from relay.cli.output import Lines, harmless, say_json
+from relay.cli.serve import CONFIG
 from relay.settings import SettingsError, load
 
 if TYPE_CHECKING:
@@ -24,10 +25,7 @@ if TYPE_CHECKING:
 NOT_INSTALLED = "This installation has the agent only; the database needs more: pip install 'tunnel-relay[server]'"
 DATABASE_PACKAGES = {"sqlalchemy", "alembic", "aiosqlite", "asyncpg"}
 
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", help="A TOML file with settings. [RELAY_CONFIG]", metavar="FILE", show_default=False),
-]
+Config = Annotated[Path | None, CONFIG]
 Data = Annotated[
     str | None,
     typer.Option("--data", help="The relay's directory. [RELAY_DATA]", metavar="DIRECTORY", show_default=False),
@@ -41,7 +39,6 @@ UrlFile = Annotated[
         show_default=False,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.", metavar="", show_default=False)]
 
 app = group("The registry's database: its schema, and a copy of it. Works without a running relay.")
 

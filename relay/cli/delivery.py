@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -61,8 +60,3 @@ class Delivery:
         """The members `text` and `file`, one of them null."""
         file = None if self.key_out is None else str(self.key_out)
         return {"text": text if file is None else None, "file": file}
-
-
-def encoded(public: bytes) -> str:
-    """The public half of a key as the API takes it: base64url without padding."""
-    return base64.urlsafe_b64encode(public).rstrip(b"=").decode()

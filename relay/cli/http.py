@@ -19,8 +19,9 @@ from relay.cli.errors import Mistake
 from relay.cli.http_lines import Situation, reporter
 from relay.cli.keyring import find_key, find_relay
 from relay.cli.minting import key_source
+from relay.cli.options import Insecure, KeyFile, RelayUrl, label_of
 from relay.cli.output import Lines, harmless
-from relay.wire.hello import LABEL, MAX_NAMES
+from relay.wire.hello import MAX_NAMES
 
 _FIRST = (
     "amber bold brave bright calm clever cosy early fair fast fresh gentle glad golden green happy honest jolly keen "
@@ -50,20 +51,8 @@ def http(
             metavar="NAME | NAME=TARGET",
         ),
     ] = None,
-    relay: Annotated[
-        str | None,
-        typer.Option(
-            "--relay", help="The relay's address. [RELAY_URL, the login's, ws://127.0.0.1:8081]", metavar="URL"
-        ),
-    ] = None,
-    key_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="A file that holds the key. [RELAY_KEY, RELAY_MASTER_KEY, MTK_MASTER, the login, a relay on this "
-            "machine]",
-            metavar="FILE",
-        ),
-    ] = None,
+    relay: RelayUrl = None,
+    key_file: KeyFile = None,
     project: Annotated[
         str | None,
         typer.Option(help="The project whose tunnel it is; a master key mints the agent's own.", metavar="PROJECT"),
@@ -94,9 +83,7 @@ def http(
     http_parser: Annotated[
         str, typer.Option(help="Who reads the local service's answers; h11 is stricter.", metavar="httptools|h11")
     ] = HTTP_PARSERS[0],
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Send the key over ws:// also to another machine.", metavar="")
-    ] = False,
+    insecure: Insecure = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print each event as one line of JSON.", metavar="")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no line for each request.", metavar="")] = False,
 ) -> None:
@@ -132,7 +119,6 @@ def http(
         preserve_host=preserve_host,
         allow_upstream=networks,
         http_parser=http_parser,
-        insecure=insecure,
     )
     targets = {name: one.url for name, one in tunnels}
     situation = Situation(relay_url, key.origin, targets)
@@ -166,12 +152,7 @@ def tunnels_of(target: str | None, subdomains: list[str]) -> tuple[tuple[str, Ta
                 f"--subdomain {harmless(text)} needs a local service, "
                 f"for example: relay http 3000 --subdomain {harmless(text)}"
             )
-        label = name.strip().lower()
-        if not LABEL.fullmatch(label):
-            raise Mistake(
-                f"--subdomain must be 1 to 63 of a-z, 0-9 and -, neither first nor last a -, for example mcp-me, "
-                f"but it is {harmless(name)!r}."
-            )
+        label = label_of(name, "--subdomain")
         if label in tunnels:
             raise Mistake(f"--subdomain {label} stands twice; every name leads to one local service.")
         tunnels[label] = target_of(own if equals else target or "")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from relay.cli.delivery import Delivery, encoded
+from relay.cli.delivery import Delivery
 from relay.cli.errors import Mistake, Unavailable
 from relay.cli.options import Asked, KeyOut, Label, Project, Quiet, bytes_of, command, group, label_of, one_of, seconds
 from relay.cli.output import Lines, harmless, say_json
@@ -14,7 +14,7 @@ from relay.cli.revoking import add as add_revoke
 from relay.cli.scanning import add as add_scan
 from relay.cli.showing import KEY_COLUMNS, about, key_row, last_use, scope_names, show_key
 from relay.cli.tables import cell, table, when
-from relay.keys.forms import Kind, is_public_id, kind_of
+from relay.keys.forms import Kind, is_public_id, kind_of, public_text
 from relay.keys.scopes import Scope
 
 keys = group("Mint, list, show, rotate and revoke keys, and look for lost ones.")
@@ -80,7 +80,7 @@ def mint(
         pair = PrivateKey.generate(kind) if kind.private else None
         if pair is not None:
             place.write(pair.text)
-            wish["public_key"] = encoded(pair.public)
+            wish["public_key"] = public_text(pair.public)
         made = client.post("keys", body={name: value for name, value in wish.items() if value not in (None, {})})
         text = _text_of(made) if pair is None else pair.text
         if pair is None:
@@ -232,7 +232,7 @@ def rotate(
     pair = PrivateKey.generate(kind)
     with delivery.place(replace=True) as place:
         place.write(pair.text)
-        answer = client.post("keys", key, "rotate", body={**wish, "public_key": encoded(pair.public)})
+        answer = client.post("keys", key, "rotate", body={**wish, "public_key": public_text(pair.public)})
         rotated = answer.get("rotated") is True
         if rotated:
             place.keep()

@@ -15,12 +15,11 @@ from relay.cli.errors import Mistake, Refusal
 from relay.cli.keyring import Key, own_keys
 from relay.cli.output import harmless
 from relay.keys.forms import Kind
+from relay.keys.scopes import MAX_PATTERNS
 
 if TYPE_CHECKING:
     from relay.cli.client import Client
 
-# A scope holds so many patterns; an agent with more names gets a key as wide as its parent.
-MOST_PATTERNS = 16
 MOST_LABEL = 100
 
 
@@ -64,7 +63,7 @@ class Minter:
         wish: dict[str, object] = {"kind": "child", "label": harmless(socket.gethostname())[:MOST_LABEL]}
         if self._project is not None:
             wish["project"] = self._project
-        if len(self._names) <= MOST_PATTERNS:
+        if len(self._names) <= MAX_PATTERNS:  # with more names, a key as wide as its parent
             wish["scope"] = {"names": list(self._names)}
         try:
             made = self._client.post("keys", body=wish)

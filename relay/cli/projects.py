@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from relay.cli.delivery import Delivery, encoded
+from relay.cli.delivery import Delivery
 from relay.cli.options import Asked, KeyOut, Label, Quiet, Yes, command, group, label_of, sure
 from relay.cli.output import Lines, harmless, say_json
 from relay.cli.showing import revoked_lines
 from relay.cli.tables import cell, facts, table, when
-from relay.keys.forms import Kind
+from relay.keys.forms import Kind, public_text
 
 projects = group("Create, list, show and delete projects.")
 
@@ -39,7 +39,7 @@ def create(asked: Asked, name: Name, *, label: Label = None, key_out: KeyOut = N
     delivery = Delivery(key_out, quiet)
     with delivery.place() as place:
         place.write(pair.text)
-        master = {"public_key": encoded(pair.public), **({"label": label} if label else {})}
+        master = {"public_key": public_text(pair.public), **({"label": label} if label else {})}
         made = client.post("projects", body={"name": name, "master": master})
         place.keep()
     project = made.get("project") or {}

@@ -13,8 +13,6 @@ from relay.cli.options import Asked, command, seconds
 from relay.cli.output import Lines, say_json
 from relay.keys.errors import BadKey
 
-LONGEST = 3600
-
 
 def token(
     asked: Asked,
@@ -30,9 +28,10 @@ def token(
       curl -H "Authorization: Bearer $(relay token)" http://127.0.0.1:8081/api/v1/whoami
     """
     from relay.keys.private import PrivateKey
+    from relay.keys.requests import MAX_LIFE
 
     life = seconds(ttl, "--ttl")
-    if not 1 <= life <= LONGEST:
+    if not 1 <= life <= MAX_LIFE:
         raise Mistake(f"--ttl must be at most 1h, for example --ttl 10m, but it is {ttl.strip()}.")
     relay, key = asked.address, asked.key()
     if not key.kind.private:

@@ -16,9 +16,8 @@ from typing import Protocol
 
 from relay.edge.answers import Code
 from relay.edge.guard import Body, Request
-from relay.wire.access import AccessRules
+from relay.wire.access import MAX_PASSWORD, AccessRules
 
-MAX_PASSWORD = 1024
 KEY_PREFIX = b"mtk_visitor_"
 
 # Plain segments only: what a local service might read as another path (dots, escapes, parameters, empty ones) is asked
@@ -51,8 +50,6 @@ class Verdict:
     detail: str = ""
     code: str = ""
     lineage: tuple[str, ...] = ()
-    news: bool = False
-    """Whether whoever keeps the books has not been told of this refusal a moment ago."""
     signer: str = ""
     """Id of the key that signed it, of a good one."""
 

@@ -120,7 +120,7 @@ class _Visit:
                     services.admitted[self] = decision.key_id, decision.signer
                 return decision.request, link
             if isinstance(decision, access.Password):
-                await self._prove(decision, caller.who(self._request))
+                await self._prove(decision, caller.who(self._request, services))
                 proved = decision
             else:
                 raise routing.Unroutable(decision.code, decision.detail, decision.challenges)

@@ -108,19 +108,23 @@ class Entrant(Speaker):
         """Waits for the check of a password, and then begins anew: much may have happened meanwhile."""
         refusal = shown.refusal
         try:
-            right = await self.services.gate.password(shown, self._caller.who(request))
+            right = await self.services.gate.password(shown, self._caller.who(request, self.services))
         except access.TooManyChecks as busy:
             right, refusal = False, access.No(Code.OVERLOADED, str(busy))
         except Exception as error:
             self.loop.call_exception_handler({"message": "a password could not be checked", "exception": error})
             right, refusal = False, access.No(Code.INTERNAL, "")
         self._proving = None
-        if right:
-            self._proved = shown
-            self.enter(request)
-        else:
-            self._refuse(refusal)
-        self.read_on()
+        try:
+            if right:
+                self._proved = shown
+                self.enter(request)
+            else:
+                self._refuse(refusal)
+            self.read_on()
+        except Exception as error:  # nobody awaits this task: the visitor must not wait for ever
+            self.loop.call_exception_handler({"message": "an exchange failed", "exception": error})
+            self.break_off(by_close=True)
 
     # ---- Waiter of the hub
 

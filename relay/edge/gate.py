@@ -8,18 +8,14 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 from relay.edge.access import Password, Standing, Verdict
 from relay.edge.passwords import Passwords
 from relay.keys.errors import BadKey, Reason
 from relay.keys.forms import Kind
-from relay.keys.tokens import Grant
+from relay.keys.tokens import Grant, TokenVerifier
 
 MOST_PROVEN = 4096
-TOLD_EVERY = 60.0
-"""Seconds: a key that is refused again and again is news no more often."""
-MOST_TOLD = 4096
 _UNKNOWN = "this is no visitor key of this relay"
 _WORDS: dict[str, str] = {
     Reason.MISTYPED: "the visitor key is mistyped: its checksum does not fit",
@@ -31,21 +27,12 @@ _WORDS: dict[str, str] = {
 }
 
 
-class Verifier(Protocol):
-    """See `relay.keys.tokens.TokenVerifier`."""
-
-    signers: Mapping[str, bytes]
-
-    def verify(self, text: str, kind: Kind, now: float) -> Grant:
-        """What a key says. Raises `BadKey`."""
-
-
 class VisitorGate:
     """See `Gate`. Without a verifier no key is good. `now` is the wall clock, in seconds since the epoch."""
 
     def __init__(
         self,
-        verifier: Verifier | None = None,
+        verifier: TokenVerifier | None = None,
         revoked: Callable[[str], bool] = lambda key_id: False,
         now: Callable[[], float] = time.time,
         passwords: Passwords | None = None,
@@ -58,22 +45,20 @@ class VisitorGate:
         """By the text of the key; the one that was shown last stands last."""
         self._signers: Mapping[str, bytes] = {}
         """Whose signatures those are."""
-        self._told: OrderedDict[str, float] = OrderedDict()
-        """When the refusal of a key was news; the oldest first."""
 
     def visitor_key(self, text: str, name: str, project: str) -> Verdict:
         """See `Gate.visitor_key`."""
         try:
             grant = self._prove(text)
         except BadKey as error:
-            return self._refuse(error.reason, error.key_id)
+            return _refused(error.reason, error.key_id)
         if self._revoked(grant.key_id):
-            return self._refuse("revoked", grant.key_id, grant.lineage)
+            return _refused("revoked", grant.key_id, grant.lineage)
         if self._now() >= grant.expires_at:
-            return self._refuse(Reason.EXPIRED, grant.key_id, grant.lineage)
+            return _refused(Reason.EXPIRED, grant.key_id, grant.lineage)
         # The name alone is not enough: another project may have it since the key was made.
         if (grant.tunnel, grant.project) != (name, project):
-            return self._refuse("elsewhere", grant.key_id, grant.lineage)
+            return _refused("elsewhere", grant.key_id, grant.lineage)
         return Verdict(Standing.GOOD, grant.key_id, signer=grant.signer)
 
     def remembered(self, shown: Password) -> bool | None:
@@ -83,19 +68,6 @@ class VisitorGate:
     async def password(self, shown: Password, address: str) -> bool:
         """See `Gate.password`."""
         return await self._passwords.check(shown.hash, shown.password, address)
-
-    def _refuse(self, code: str, key_id: str, lineage: tuple[str, ...] = ()) -> Verdict:
-        standing = Standing.ELSEWHERE if code == "elsewhere" else Standing.BAD
-        news = False
-        if key_id:
-            now = self._now()
-            news = not 0 <= now - self._told.get(key_id, -TOLD_EVERY) < TOLD_EVERY
-            if news:
-                self._told[key_id] = now
-                self._told.move_to_end(key_id)
-                if len(self._told) > MOST_TOLD:
-                    self._told.popitem(last=False)
-        return Verdict(standing, key_id, _WORDS.get(code, _UNKNOWN), str(code), lineage, news)
 
     def _prove(self, text: str) -> Grant:
         """The grant of a key that this relay signed. Raises `BadKey`."""
@@ -113,3 +85,8 @@ class VisitorGate:
         else:
             proven.move_to_end(text)
         return grant
+
+
+def _refused(code: str, key_id: str, lineage: tuple[str, ...] = ()) -> Verdict:
+    standing = Standing.ELSEWHERE if code == "elsewhere" else Standing.BAD
+    return Verdict(standing, key_id, _WORDS.get(code, _UNKNOWN), str(code), lineage)

@@ -65,7 +65,7 @@ class Request:
     target: bytes
     """Origin-form, or `*`; escapes untouched."""
     host: Host
-    fields: Fields
+    fields: Fields = field(repr=False)
     """As they go on: hop-by-hop fields are gone; an upgrade carries our own `Connection` and `Upgrade`."""
     body: Body
     length: int | None

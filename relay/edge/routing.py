@@ -13,7 +13,7 @@ from relay.edge.guard import Body, Request
 from relay.edge.hosts import subdomain_of
 from relay.edge.services import KeyRefusal, Services
 from relay.exchange.errors import MalformedHead
-from relay.exchange.headers import Visit, add_forwarded
+from relay.exchange.headers import Visit, add_forwarded, address_of
 from relay.exchange.heads import EncodedRequest, RequestHead
 from relay.exchange.outgoing import Exchange
 from relay.mux.errors import SessionBusy, SessionGone
@@ -29,10 +29,12 @@ class Caller:
     _request: Request | None = None
     _encoded: EncodedRequest | None = None
 
-    def who(self, request: Request) -> str:
+    def who(self, request: Request, services: Services) -> str:
         """The visitor's address, as far as it is known: behind a trusted proxy the one that the proxy names."""
-        chain = [value for name, value in request.fields if name.lower() == b"x-forwarded-for"] if self.trusted else ()
-        return chain[-1].rpartition(b",")[2].strip(b" \t")[:64].decode("latin-1") if chain else self.address
+        if not self.trusted:
+            return self.address
+        chain = [value for name, value in request.fields if name.lower() == b"x-forwarded-for"]
+        return address_of(self.address, b",".join(chain).decode("latin-1"), services.trusts)
 
     def encode(self, services: Services, request: Request) -> EncodedRequest:
         """What goes on the stream; the very same request is encoded once. Raises `MalformedHead`."""
@@ -85,11 +87,11 @@ def judge(
     decision = access.decide(request, tunnel, services.gate, proved)
     if isinstance(decision, access.Let):
         if decision.key_id:
-            services.on_key_used(decision.key_id, caller.who(request))
+            services.on_key_used(decision.key_id, caller.who(request, services))
     elif isinstance(decision, access.No):
         verdict = decision.verdict
-        if verdict is not None and (verdict.news or not verdict.key_id):
-            who = caller.who(request)
+        if verdict is not None:
+            who = caller.who(request, services)
             refusal = KeyRefusal(verdict.key_id, verdict.lineage, verdict.code, tunnel.name, tunnel.project, who)
             services.on_key_refused(refusal)
     return decision

@@ -17,7 +17,7 @@ from relay.tunnels.hub import Hub
 
 @dataclass(frozen=True, slots=True)
 class KeyRefusal:
-    """A visitor key that was shown and did not let in. Of one that was proven, told at most once a minute."""
+    """A visitor key that was shown and did not let in, told each time."""
 
     key_id: str
     """Empty where nobody knows whose key it is."""

@@ -7,7 +7,7 @@ trailers are carried.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -103,6 +103,22 @@ def _inbound(fields: Fields) -> list[tuple[bytes, str]]:
 def _nearest(value: str) -> str:
     """The visitor's own end of a list that each proxy on the way appended to."""
     return value.partition(",")[0].strip(" \t")
+
+
+def address_of(peer: str, forwarded_for: str, trusts: Callable[[str], bool]) -> str:
+    """Who speaks through `peer`: the last address of X-Forwarded-For that is not a trusted proxy's, if the peer is one.
+
+    What is no address is nobody's: then it is whoever named it.
+    """
+    address = peer
+    for one in reversed(forwarded_for.split(",")):
+        if not trusts(address):
+            break
+        try:
+            address = str(ipaddress.ip_address(one.strip()))
+        except ValueError:
+            break
+    return address
 
 
 def _node(address: str) -> str:

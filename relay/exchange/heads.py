@@ -8,7 +8,7 @@ socket as it is. Order, case and duplicates of fields are kept.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from struct import Struct
 from struct import error as _STRUCT_ERROR
 
@@ -37,7 +37,7 @@ class RequestHead:
 
     method: bytes
     target: bytes
-    fields: Fields
+    fields: Fields = field(repr=False)
     name: str
     """The subdomain that the visitor called."""
     request_id: str = ""

@@ -93,6 +93,14 @@ def decode(segment: str) -> bytes:
     return base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
 
 
+def decode_strictly(segment: str) -> bytes:
+    """The bytes of which this is the one spelling in base64url without padding. Raises ValueError."""
+    data = decode(segment)
+    if encode(data) != segment:
+        raise ValueError("not base64url without padding, or not the one spelling of its bytes")
+    return data
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):

@@ -22,6 +22,7 @@ ID_LENGTH = 12
 SECRET_LENGTH = 43
 """Base62 digits of 32 bytes."""
 CHECKSUM_LENGTH = 6
+PUBLIC_LENGTH = 32
 MAX_LENGTH = 4096
 """No key text has more characters; the forms below see to it."""
 
@@ -137,6 +138,19 @@ def shown(text: str) -> str:
     except BadKey:
         return NOT_A_KEY
     return key_id if isinstance(key_id, str) and is_public_id(key_id) and kind_of(key_id) is kind else NOT_A_KEY
+
+
+def public_text(public: bytes) -> str:
+    """The public half of a key as it is written down: base64url without padding."""
+    return compact.encode(public)
+
+
+def read_public(text: str) -> bytes:
+    """The 32 bytes of the public half of a key. Raises ValueError for any other text."""
+    public = compact.decode_strictly(text)
+    if len(public) != PUBLIC_LENGTH:
+        raise ValueError(f"the public half of a key has {PUBLIC_LENGTH} bytes")
+    return public
 
 
 def with_checksum(body: str) -> str:

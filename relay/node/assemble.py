@@ -42,6 +42,7 @@ class Node:
     hub: Hub
     doorway: Doorway
     services: Services
+    live: LiveTunnels
     office: Office
     follower: Follower
     bookkeeper: Bookkeeper
@@ -74,13 +75,11 @@ def assemble(ground: Ground, report: Report) -> Node:
     revocations = Revocations()
     masters = MasterKeys(revocations)
     verifier = TokenVerifier(settings.domain, {ground.signer.kid: ground.signer.public})
-    services = _services(ground, hub)
-    services.gate = VisitorGate(verifier, lambda key_id: revocations.verdict(key_id) is not None, time.time)
+    uses = Uses(time.time)
+    gate = VisitorGate(verifier, lambda key_id: revocations.verdict(key_id) is not None, time.time)
+    services = _services(ground, hub, gate, uses, journal)
     live = LiveTunnels(hub, services, revocations)
     signing = Signing(ground, verifier, live)
-    uses = Uses(time.time)
-    services.on_key_used = uses.used
-    services.on_key_refused = lambda refusal: _note_visitor(journal, refusal)
     room = KeyRoom(verifier, registry, revocations, journal, uses.used, hub.reserved, time.time, loop.time)
     office = Office(
         registry=registry,
@@ -96,12 +95,13 @@ def assemble(ground: Ground, report: Report) -> Node:
         live=live,
         used=uses.used,
         trusts=services.trusts,
-        refused=lambda refusal: _note_refusal(journal, refusal),
+        refused=lambda refusal: _note_refusal(journal, refusal, right=refusal.right),
     )
     return Node(
         hub=hub,
         doorway=Doorway(hub, KeyAdmission(room), _doorway_options(settings, public_url)),
         services=services,
+        live=live,
         office=office,
         follower=Follower(Followed(registry, revocations, masters, signing, hub, live, time.time, loop.time)),
         bookkeeper=Bookkeeper(registry, journal, uses, ground.heads, signing.key),
@@ -110,7 +110,7 @@ def assemble(ground: Ground, report: Report) -> Node:
     )
 
 
-def _services(ground: Ground, hub: Hub) -> Services:
+def _services(ground: Ground, hub: Hub, gate: VisitorGate, uses: Uses, journal: Journal) -> Services:
     settings = ground.settings
     return Services(
         hub=hub,
@@ -119,6 +119,9 @@ def _services(ground: Ground, hub: Hub) -> Services:
         scheme=urllib.parse.urlsplit(settings.base_url(ground.public_port)).scheme,
         trusted=settings.trusted_proxies,
         most_connections=settings.max_connections,
+        gate=gate,
+        on_key_used=uses.used,
+        on_key_refused=lambda refusal: _note_refusal(journal, refusal, tunnel=refusal.name),
     )
 
 
@@ -149,22 +152,12 @@ def _teller(report: Report, journal: Journal) -> Callable[[str, tuple[str, ...],
     return tell
 
 
-def _note_refusal(journal: Journal, refusal: Refusal) -> None:
+def _note_refusal(journal: Journal, refusal: Refusal | KeyRefusal, **what: str) -> None:
     if not refusal.key_id:
         journal.knocked(refusal.address, refusal.code)
         return
     actor = Actor(refusal.key_id, refusal.lineage, refusal.address)
-    details = {"code": refusal.code, "right": refusal.right}
-    note = Note(actor, Action.REQUEST_REFUSED, refusal.key_id, refusal.project, details, time.time())
-    journal.refused(note, refusal.code)
-
-
-def _note_visitor(journal: Journal, refusal: KeyRefusal) -> None:
-    if not refusal.key_id:
-        journal.knocked(refusal.address, refusal.code)
-        return
-    actor = Actor(refusal.key_id, refusal.lineage, refusal.address)
-    details = {"code": refusal.code, "tunnel": refusal.name}
+    details = {"code": refusal.code, **what}
     note = Note(actor, Action.REQUEST_REFUSED, refusal.key_id, refusal.project, details, time.time())
     journal.refused(note, refusal.code)
 

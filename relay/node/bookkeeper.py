@@ -7,10 +7,13 @@ for copies that whoever changes the database cannot reach.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import itertools
 import logging
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import IO
 
 from relay.keys.chain import GENESIS, Head, Tampered, head_line, read_heads, sign_head
 from relay.keys.tokens import SigningKey
@@ -38,10 +41,10 @@ class Uses:
         """Just now."""
         self._uses[key_id] = (self._now(), address)
 
-    def take(self) -> dict[str, tuple[float, str]]:
-        """Those since the last time."""
-        uses, self._uses = self._uses, {}
-        return uses
+    def take(self, most: int) -> dict[str, tuple[float, str]]:
+        """Some of those that were not taken before."""
+        ids = list(itertools.islice(self._uses, most))
+        return {key_id: self._uses.pop(key_id) for key_id in ids}
 
     def put_back(self, uses: dict[str, tuple[float, str]]) -> None:
         """They could not be written."""
@@ -49,21 +52,18 @@ class Uses:
 
 
 class HeadsFile:
-    """Appends a signed head whenever the audit has grown."""
+    """Appends a signed head whenever the audit has grown. Two processes may have it open, while one takes over."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._last: Head | None = None
+        self._read_to = 0
 
     def open(self) -> None:
         """Reads what an earlier process wrote. Raises `StartError`."""
         try:
             with self._path.open("r+b") as file:
-                for line in file:
-                    if not line.endswith(b"\n"):  # cut short by a crash: it was never a head
-                        file.truncate(file.tell() - len(line))
-                        break
-                    self._last = next(iter(read_heads([line.decode("ascii")])), self._last)
+                self._read_on(file)
         except FileNotFoundError:
             pass
         except (OSError, ValueError, Tampered) as error:
@@ -73,17 +73,35 @@ class HeadsFile:
             ) from None
 
     def extend(self, key: SigningKey, seq: int, hash: str, at: str) -> None:
-        """Signs the audit's end with this key if it is a new one. Raises `OSError`."""
-        last = self._last
-        if not seq or (last is not None and last.seq >= seq):
+        """Signs the audit's end with this key if it is a new one.
+
+        Raises `OSError`, and `ValueError` or `Tampered` for what somebody else wrote there.
+        """
+        if not seq or (self._last is not None and self._last.seq >= seq):
             return
-        head = sign_head(key, seq, hash, at, GENESIS if last is None else last.digest)
-        handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(head_line(head) + "\n")
+        with os.fdopen(os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "r+b") as file:
+            self._read_on(file)
+            last = self._last
+            if last is not None and last.seq >= seq:
+                return
+            head = sign_head(key, seq, hash, at, GENESIS if last is None else last.digest)
+            file.write(head_line(head).encode("ascii") + b"\n")
             file.flush()
-            os.fsync(handle)
-        self._last = head
+            os.fsync(file.fileno())
+            self._last, self._read_to = head, os.fstat(file.fileno()).st_size
+
+    def _read_on(self, file: IO[bytes]) -> None:
+        """Locks the file, and reads what was added since. Raises `OSError`, `ValueError`, `Tampered`."""
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_size < self._read_to:  # taken away, for a copy say: the chain goes on
+            self._read_to = 0
+        file.seek(self._read_to)
+        for line in file:
+            if not line.endswith(b"\n"):  # cut short by a crash: it was never a head
+                file.truncate(self._read_to)
+                break
+            self._last = next(iter(read_heads([line.decode("ascii")])), self._last)
+            self._read_to += len(line)
 
 
 class Bookkeeper:
@@ -124,28 +142,30 @@ class Bookkeeper:
 
     async def write(self) -> None:
         """All that waits. Raises `RegistryError`."""
-        while notes := self._journal.waiting()[:MOST_AT_ONCE]:
+        while notes := self._journal.waiting(MOST_AT_ONCE):
             await self._registry.audit.record(notes)
             self._journal.written(len(notes))
-        uses = self._uses.take()
-        try:
-            if uses:
+        while uses := self._uses.take(MOST_AT_ONCE):
+            try:
                 await self._registry.keys.touch(uses)
-        except BaseException:
-            self._uses.put_back(uses)
-            raise
+            except BaseException:
+                self._uses.put_back(uses)
+                raise
 
     async def sign(self, now: float) -> None:
-        """A head for the audit's end. Raises `RegistryError`, `OSError`."""
+        """A head for the audit's end. Raises `RegistryError`, `OSError`, `Tampered`."""
         seq, hash = await self._registry.audit.head()
-        self._heads.extend(self._key(), seq, hash, moment(now))
+        await asyncio.to_thread(self._heads.extend, self._key(), seq, hash, moment(now))  # a disk may take its time
 
     async def _attempt(self, work: Awaitable[None]) -> None:
         try:
             await work
-        except (RegistryError, OSError) as error:
-            if not self._troubled:
+        except Exception as error:  # a defect here must not leave the audit unwritten for ever
+            known = isinstance(error, RegistryError | OSError | Tampered)
+            if not self._troubled and known:
                 _LOGGER.error("the audit cannot be written now: %s", error)
+            elif not self._troubled:
+                asyncio.get_running_loop().call_exception_handler({"message": "the books failed", "exception": error})
             self._troubled = True
         else:
             self._troubled = False

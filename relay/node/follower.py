@@ -23,6 +23,8 @@ from relay.tunnels.revocations import Revocations, Verdict
 POLL_EVERY = 0.5
 # Revoked keys that have expired are forgotten so often, in seconds.
 FORGET_EVERY = 3600.0
+# Revoked keys are remembered for so long after they expired: a clock that is set back must not wake them.
+REMEMBERED = 7 * 86_400.0
 _LOGGER = logging.getLogger("relay.registry")
 
 
@@ -75,7 +77,6 @@ class Follower:
                 if self._away:
                     self._away = False
                     _LOGGER.warning("the registry is back")
-            self._all.live.expire(self._all.now())
 
     async def poll(self) -> None:
         """Reads what is new. Raises `RegistryError`."""
@@ -96,11 +97,11 @@ class Follower:
 
     async def _learn_alive(self) -> None:
         one = self._all
-        before = one.revocations.count()
-        alive = await one.registry.changes.revoked_alive(one.now())
+        before = one.revocations.known()
+        alive = await one.registry.changes.revoked_alive(one.now() - REMEMBERED)
         found = {each.id: Verdict(each.revoked_by, each.revoked_at) for each in alive}
         one.revocations.learn(found)
-        one.revocations.keep_only(found, max(before, len(found)))
+        one.revocations.forget(before - found.keys())  # and nothing that was learned while we read
 
     async def _read_keys(self) -> None:
         one = self._all

@@ -72,4 +72,6 @@ async def _register(registry: Registry, operator: PrivateKey) -> None:
         await registry.keys.get(operator.id)
     except NotFound:
         label = f"made by the relay on {socket.gethostname()}"
-        await registry.keys.mint(RELAY, NewKey(Kind.OPERATOR, operator.id, None, None, operator.public, label=label))
+        new = NewKey(Kind.OPERATOR, operator.id, None, None, operator.public, label=label)
+        with contextlib.suppress(Conflict):  # another process that started on this directory was faster
+            await registry.keys.mint(RELAY, new)

@@ -27,8 +27,7 @@ class LiveTunnels:
 
     def close(self, name: str, sentence: str) -> None:
         """See `Live.close`."""
-        tunnel = self._hub.tunnels.get(name)
-        for link in list(tunnel.links) if tunnel is not None else ():
+        for link in self._hub.bearers(name):
             self._hub.dismiss(link, AwayCode.CLOSED, sentence)
 
     def on_revoked(self, ids: Collection[str], by: str, at: float) -> None:
@@ -42,23 +41,22 @@ class LiveTunnels:
             self._hub.reserved[name] = project
         else:
             self._hub.reserved.pop(name, None)
-        tunnel = self._hub.tunnels.get(name)
-        if tunnel is not None and tunnel.project != project:
-            why = f"the name {name!r} " + ("moved to another project" if project else "was released")
-            for link in list(tunnel.links):
+        why = f"the name {name!r} " + ("moved to another project" if project else "was released")
+        for link in self._hub.bearers(name):
+            if link.project != project:
                 self._hub.dismiss(link, AwayCode.SUPERSEDED, why)
         if not project:
             self._hub.forget(name)
 
     def expire(self, now: float) -> None:
         """Ends the sessions whose key has expired and was not renewed. `now`: seconds since the epoch."""
-        for link in list(self._hub.links.values()):
+        for link in self._hub.sessions():
             if link.principal.expires_at <= now:
                 self._end(link, f"the key {link.principal.key_id} has expired")
 
     def on_retired(self, signers: Collection[str]) -> None:
         """Ends what keys that these signed have opened, and what they were let in to."""
-        for link in list(self._hub.links.values()):
+        for link in self._hub.sessions():
             if link.principal.signer in signers:
                 self._end(link, f"the signing key of {link.principal.key_id} was retired")
         self._services.cut_admitted(signers)
@@ -68,7 +66,7 @@ class LiveTunnels:
         link.session.close(AwayCode.SHUTDOWN, why)
 
     def _cut(self, revoked: Mapping[str, Verdict]) -> None:
-        for link in list(self._hub.links.values()):
+        for link in self._hub.sessions():
             verdict = revoked.get(link.principal.key_id)
             if verdict is not None:
                 self._hub.dismiss(link, AwayCode.REVOKED, verdict.sentence(link.principal.key_id))

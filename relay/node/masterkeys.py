@@ -21,8 +21,9 @@ class MasterKeys:
         return self._keys.get(key_id)
 
     def learn(self, record: KeyRecord) -> None:
-        """See `Keyring.learn`."""
-        if record.public is not None:
+        """See `Keyring.learn`. A key that is revoked stays so: what is learned may have been read before."""
+        known = self._keys.get(record.id)
+        if record.public is not None and (known is None or known.revoked_at is None or record.revoked_at is not None):
             self._keys[record.id] = record
 
     def learn_all(self, records: Iterable[KeyRecord]) -> None:

@@ -159,9 +159,10 @@ class Serving:
         await node.doorway.aclose("the relay stops")
 
     async def _sweep(self, node: Node) -> None:
-        """Asks every visitor's connection for its deadlines."""
+        """Asks every visitor's connection for its deadlines, and ends sessions whose key is over."""
         while True:
             await asyncio.sleep(SWEEP_EVERY)
+            node.live.expire(time.time())
             now = self._loop.time()
             for visitor in list(node.services.visitors):
                 try:

@@ -46,7 +46,7 @@ class Signing:
         await self.renew()
 
     async def renew(self) -> None:
-        """Another key, if this node's own was retired. One that cannot be had now is asked for again by the follower."""
+        """Another key, if this node's own was retired. Where none can be had now, the follower asks again."""
         async with self._one_at_a_time:
             if self._key.kid not in self._verifier.retired:
                 return

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,9 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-import asyncpg  # type: ignore[import-untyped]
 from sqlalchemy import URL, Table, event
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -28,7 +27,7 @@ from relay.registry.errors import Conflict, NotAllowed, RegistryError, SchemaErr
 
 Dialect = Literal["sqlite", "postgresql"]
 Role = Literal["reader", "writer", "builder"]
-ERRORS = (SQLAlchemyError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, UnicodeEncodeError)
+ERRORS = (SQLAlchemyError, sqlite3.Error, OSError, UnicodeEncodeError)
 
 AWAY = "The database cannot be reached; try again in a moment."
 LATE = "The database did not answer in time; try again in a moment."
@@ -124,6 +123,8 @@ SQLITE_PRAGMAS_OF: Mapping[Role, tuple[str, ...]] = {
 
 
 def _postgresql(place: Place, limits: Limits, role: Role, pool: Mapping[str, Any]) -> AsyncEngine:
+    import asyncpg  # type: ignore[import-untyped]  # here: most relays have SQLite, and start faster without
+
     server_settings = {
         "application_name": "relay",
         "lock_timeout": _milliseconds(limits.lock),
@@ -182,6 +183,8 @@ def insert_or_add(dialect: str, table: Table, counters: tuple[str, ...]) -> Inse
     if dialect == "sqlite":
         new = sqlite_insert(table)
         return new.on_conflict_do_update(key, set_={one: table.c[one] + new.excluded[one] for one in counters})
+    from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
     other = postgresql_insert(table)
     return other.on_conflict_do_update(
         index_elements=key, set_={one: table.c[one] + other.excluded[one] for one in counters}
@@ -196,8 +199,14 @@ def border() -> Iterator[None]:
     """Foreign exceptions come out as this package's own, without the query, its parameters, or the address."""
     try:
         yield
-    except ERRORS as error:
+    except _foreign() as error:
         raise explain(error) from None
+
+
+def _foreign() -> tuple[type[BaseException], ...]:
+    """What may be raised behind the border; of a driver that nobody loaded, nothing can be."""
+    asyncpg = sys.modules.get("asyncpg")
+    return ERRORS if asyncpg is None else (*ERRORS, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 def explain(error: BaseException) -> RegistryError:

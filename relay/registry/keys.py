@@ -15,7 +15,7 @@ from relay.registry.records import Actor, KeyFilter, KeyRecord, NewKey, Note, Pa
 from relay.registry.revocation import revoke_tree, told
 from relay.registry.rows import after, key_of, page, page_size
 from relay.registry.schema import KEYS
-from relay.registry.trees import lineage, living, newest, not_over, predecessors, unknown
+from relay.registry.trees import acting, lineage, living, newest, not_over, predecessors, unknown
 
 ANY = KeyFilter()
 SOME = 500  # ids in one query
@@ -94,6 +94,7 @@ class Keys:
         """Revokes a key, with `cascade` all below it too. What was revoked before counts 0. Raises NotFound."""
         async with self._database.writing() as write:
             now = self._now()
+            await acting(write, actor, now)
             before = write.ledger.revocation_seq
             done = await revoke_tree(write, now, actor, key_id, cascade=cascade)
             if write.ledger.revocation_seq != before:
@@ -125,6 +126,9 @@ class Keys:
                 return Rotated(None, old)
             if old.kind not in LONG_LIVED:
                 raise NotAllowed("kind", f"A key of the kind {old.kind} is not rotated; mint another one.")
+            await acting(write, actor, now)
+            if actor.key_id == key_id != old.id:  # it may be in the hands of whoever it was replaced for
+                raise NotAllowed("key_replaced", f"The key {key_id} was replaced already; its newest is {old.id}.")
             await living(write, old.id, now)
             if old.project_id is not None:
                 await live_project(write, old.project_id)

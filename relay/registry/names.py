@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, func, insert, or_, select, update
 
+from relay.keys.scopes import LABEL
 from relay.registry.database import Reading, Writing
 from relay.registry.errors import NotAllowed
 from relay.registry.schema import SUBDOMAINS
 from relay.registry.trees import same_holder
 
-LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 WEEK = 604_800.0
+MOST_NAMES = 10_000
+"""Of one project: those it holds, and those that are kept from others for its sake."""
 
 
 def check_label(name: str) -> None:
@@ -52,3 +53,12 @@ async def take(write: Writing, now: float, row: Row[Any] | None, values: dict[st
         await write.run(insert(SUBDOMAINS), changed)
     else:
         await write.run(update(SUBDOMAINS).where(SUBDOMAINS.c.name == values["name"]).values(**changed))
+
+
+async def check_room(read: Reading, now: float, project_id: str, quarantine: float) -> None:
+    """Raises NotAllowed when the project has more names than one may: every node keeps all of them in memory."""
+    kept = or_(SUBDOMAINS.c.released_at.is_(None), SUBDOMAINS.c.released_at + quarantine > now)
+    count = select(func.count()).select_from(SUBDOMAINS).where(SUBDOMAINS.c.project_id == project_id, kept)
+    row = await read.row(count)
+    if row is not None and row[0] > MOST_NAMES:
+        raise NotAllowed("too_many", f"A project holds at most {MOST_NAMES} names; release some that it needs no more.")

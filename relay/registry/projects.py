@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import secrets
-import string
 from collections.abc import Callable
 from dataclasses import replace
 
 from sqlalchemy import insert, or_, select, tuple_, update
 
-from relay.keys.forms import Kind
+from relay.keys.forms import DIGITS, Kind
+from relay.keys.scopes import LABEL
 from relay.registry.audit import Action, append
 from relay.registry.database import Database, Reading, Writing
 from relay.registry.errors import Conflict, NotAllowed, NotFound
 from relay.registry.keys import minted
 from relay.registry.minting import add_key
-from relay.registry.names import LABEL
 from relay.registry.records import Actor, KeyRecord, NewKey, Note, Page, Project, Revocation
 from relay.registry.revocation import revoke_where, told
 from relay.registry.rows import after, page, page_size, project_of
 from relay.registry.schema import KEYS, PROJECTS, SUBDOMAINS
+from relay.registry.trees import acting
 
 DEFAULT = "default"
-_ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 
 
 class Projects:
@@ -83,6 +82,7 @@ class Projects:
         """Revokes all its keys and gives its names back. Raises NotFound, also when it is deleted already."""
         async with self._database.writing() as write:
             now = self._now()
+            await acting(write, actor, now)
             lives = (PROJECTS.c.id == project_id) & PROJECTS.c.deleted_at.is_(None)
             if not await write.run(update(PROJECTS).where(lives).values(deleted_at=now)):
                 raise NotFound("There is no such project.")
@@ -108,7 +108,7 @@ async def _insert(write: Writing, now: float, actor: Actor, name: str) -> Projec
         )
     if await _living(write, name) is not None:
         raise Conflict("project_exists", f"There is a project {name} already; choose another name.")
-    suffix = "".join(secrets.choice(_ALPHABET) for _ in range(6))
+    suffix = "".join(secrets.choice(DIGITS) for _ in range(6))
     project = Project(f"proj_{name[:24].replace('-', '_')}_{suffix}", name, None, now, actor.key_id, None)
     values = {"id": project.id, "name": name, "created_at": now, "created_by": actor.key_id}
     await write.run(insert(PROJECTS), values)

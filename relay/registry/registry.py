@@ -5,12 +5,12 @@ It knows nothing of sessions, and decides nothing about who may ask: callers wer
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from sqlalchemy import insert, select, update
 
+from relay.keys.forms import public_text
 from relay.registry.audit import Action, Audit, append, moment
 from relay.registry.database import Database
 from relay.registry.dialects import insert_or_add
@@ -75,7 +75,7 @@ class Signers:
             now = self._now()
             await write.run(insert(SIGNERS), {"kid": kid, "public_key": public, "node": node, "created_at": now})
             write.ledger.keys_seq += 1
-            encoded = base64.urlsafe_b64encode(public).decode().rstrip("=")
+            encoded = public_text(public)
             await append(write, now, Note(RELAY, Action.SIGNER_ADD, kid, "", {"node": node, "public_key": encoded}))
 
     async def retire(self, actor: Actor, kid: str) -> bool:

@@ -14,11 +14,11 @@ from relay.registry.audit import Action, append
 from relay.registry.database import Database, Writing
 from relay.registry.errors import NotAllowed, NotFound
 from relay.registry.minting import live_project
-from relay.registry.names import WEEK, check_free, check_label, row_of, take
+from relay.registry.names import WEEK, check_free, check_label, check_room, row_of, take
 from relay.registry.records import Actor, KeyRecord, Note, Page, Subdomain
 from relay.registry.rows import after, page, page_size, subdomain_of
 from relay.registry.schema import SUBDOMAINS
-from relay.registry.trees import living, same_holder
+from relay.registry.trees import acting, living, same_holder
 
 
 class Subdomains:
@@ -56,14 +56,18 @@ class Subdomains:
                 for name in wanted
                 if await self._take(write, now, name, project, login)
             ]
+            if notes:
+                await check_room(write, now, project, self._quarantine)
             await append(write, now, *notes)
 
     async def reserve(self, actor: Actor, name: str, project_id: str) -> Subdomain:
         """Reserves a name for a project. Nothing happens when it is. Raises NotFound (project), NotAllowed."""
         async with self._database.writing() as write:
             now = self._now()
+            await acting(write, actor, now)
             await live_project(write, project_id)
             if await self._take(write, now, name, project_id, actor.key_id):
+                await check_room(write, now, project_id, self._quarantine)
                 await append(write, now, Note(actor, Action.SUBDOMAIN_RESERVE, name, project_id))
             return await _get(write, name)
 
@@ -71,6 +75,7 @@ class Subdomains:
         """Gives a name back. Raises NotFound when it is not reserved."""
         async with self._database.writing() as write:
             now = self._now()
+            await acting(write, actor, now)
             held = await _held(write, name)
             await write.run(update(SUBDOMAINS).where(SUBDOMAINS.c.name == name).values(released_at=now))
             write.ledger.keys_seq += 1
@@ -93,6 +98,7 @@ class Subdomains:
             if held.project_id != project_id:
                 change = {"project_id": project_id, "reserved_at": now}
                 await write.run(update(SUBDOMAINS).where(SUBDOMAINS.c.name == name).values(**change))
+                await check_room(write, now, project_id, self._quarantine)
                 write.ledger.keys_seq += 1
                 note = Note(actor, Action.SUBDOMAIN_MOVE, name, project_id, {"from": held.project_id})
                 await append(write, now, note)

@@ -9,7 +9,7 @@ from sqlalchemy import CTE, Select, bindparam, literal, or_, select
 from relay.keys.forms import shown
 from relay.registry.database import Reading
 from relay.registry.errors import NotAllowed, NotFound
-from relay.registry.records import KeyRecord
+from relay.registry.records import Actor, KeyRecord
 from relay.registry.rows import key_of
 from relay.registry.schema import KEYS
 
@@ -83,6 +83,16 @@ async def living(read: Reading, key_id: str, now: float) -> list[KeyRecord]:
             what = "is revoked" if state == "revoked" else "has expired"
             raise NotAllowed(f"key_{state}", f"{whose}, {one.id}, {what}; use another key.")
     return found
+
+
+async def acting(read: Reading, actor: Actor, now: float) -> None:
+    """Raises NotAllowed when whoever asks for a change was revoked, or has expired, since the request came in."""
+    if not actor.key_id:  # the relay itself
+        return
+    row = await read.row(select(KEYS).where(KEYS.c.id == actor.key_id))
+    state = "unknown" if row is None else key_of(row).state(now)
+    if state != "valid":
+        raise NotAllowed(f"key_{state}", f"The key {shown(actor.key_id)} is {state}; use another key.")
 
 
 def unknown(key_id: str) -> NotFound:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from relay.mux.carrier import Carrier
 from relay.mux.session import Session, SessionOptions
@@ -85,11 +85,12 @@ class Doorway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def spawn(self, work: Coroutine[Any, Any, Refused | None], guest: Guest) -> None:
+    def spawn(self, work: Callable[[], Awaitable[Refused | None]], guest: Guest) -> None:
         """Judges a key in a task of this doorway's; the guest is told a refusal."""
         task = asyncio.get_running_loop().create_task(self._judge(work, guest))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        guest.judged_by(task)
 
     def known(self, address: str) -> None:
         """A stranger from this address is one no longer."""
@@ -119,9 +120,9 @@ class Doorway:
             guest.enter(link)
         return refused
 
-    async def _judge(self, work: Coroutine[Any, Any, Refused | None], guest: Guest) -> None:
+    async def _judge(self, work: Callable[[], Awaitable[Refused | None]], guest: Guest) -> None:
         try:
-            refused = await work
+            refused = await work()
         except Exception as error:  # a registry that is away, say: the agent should not wait for its deadline
             asyncio.get_running_loop().call_exception_handler({"message": "admission failed", "exception": error})
             refused = Refused("overloaded", "The relay could not check the key; try again shortly.", 1.0)
@@ -184,6 +185,7 @@ class Guest:
         self._stranger = True
         self._said_hello = False
         self._renewing = False
+        self._judging: asyncio.Task[None] | None = None
         self._link: Link | None = None
         self.session = Session(carrier, self, doorway.options.session)
         self._deadline = self.session.loop.call_later(HELLO_WITHIN, self._no_hello)
@@ -214,11 +216,11 @@ class Guest:
             except RemoteProtocolError as error:
                 self.refuse(Refused("bad_hello", str(error)))
                 return
-            self._doorway.spawn(self._doorway.admit(self, hello), self)
+            self._doorway.spawn(partial(self._doorway.admit, self, hello), self)
         elif kind == frames.RENEW and self._link is not None and not self._renewing:
             key = decode_renew(payload).key
             self._renewing = True
-            self._doorway.spawn(self._renew(key), self)
+            self._doorway.spawn(partial(self._renew, key), self)
         else:
             raise RemoteProtocolError(f"{frames.NAMES[kind]} out of place")
 
@@ -233,9 +235,15 @@ class Guest:
             raise RemoteProtocolError("GOING_AWAY before the handshake is done")
         self._doorway.hub.detach(self._link)
 
+    def judged_by(self, task: asyncio.Task[None]) -> None:
+        """Whose work is for this guest, and ends with it: one that is gone must not keep the registry busy."""
+        self._judging = task
+
     def on_lost(self, reason: str) -> None:
         """The connection has ended."""
         self._deadline.cancel()
+        if self._judging is not None:
+            self._judging.cancel()
         self._leave_strangers()
         self._doorway.forget(self)
         if self._link is not None:
@@ -276,4 +284,6 @@ class Guest:
 
     def _no_hello(self) -> None:
         if self._link is None:
-            self.refuse(Refused("bad_hello", f"No hello within {HELLO_WITHIN:g} seconds.", 1.0))
+            late = Refused("overloaded", "The relay could not check the key in time; try again shortly.", 1.0)
+            none = Refused("bad_hello", f"No hello within {HELLO_WITHIN:g} seconds.", 1.0)
+            self.refuse(late if self._said_hello else none)

@@ -115,6 +115,8 @@ class Hub:
     def __init__(self, hold: HoldBounds, report: Callable[[str, tuple[str, ...], Link], None]) -> None:
         self.tunnels: dict[str, Tunnel] = {}
         self.links: dict[tuple[str, str, int], Link] = {}
+        self.leaving: set[Link] = set()
+        """Links out of service whose sessions have not ended: they may still carry what they began."""
         self.held = 0
         self.reserved: dict[str, str] = {}
         """Every name that the registry knows to be reserved, with its project."""
@@ -159,6 +161,7 @@ class Hub:
 
     def detach(self, link: Link) -> None:
         """Takes a link out of service; a name whose last link it was counts as just dropped."""
+        (self.leaving.discard if link.session.ended else self.leaving.add)(link)
         if self.links.get(_place(link)) is link:
             del self.links[_place(link)]
         went_down = []
@@ -183,6 +186,16 @@ class Hub:
                 self._give_up(name)
         link.session.close(code, sentence)
 
+    def sessions(self) -> list[Link]:
+        """Every link that may carry something, in service or leaving."""
+        return [*self.links.values(), *self.leaving]
+
+    def bearers(self, name: str) -> list[Link]:
+        """The links that may carry something of this name."""
+        tunnel = self.tunnels.get(name)
+        serving = [] if tunnel is None else tunnel.links
+        return [*serving, *(link for link in self.leaving if name in link.names)]
+
     def forget(self, name: str) -> None:
         """A name without a link is nobody's any more: visitors are told so, and not that its agent is away."""
         if name in self._offline:
@@ -195,7 +208,7 @@ class Hub:
 
     def open_streams(self) -> int:
         """Streams open on all links."""
-        return sum(len(link.session.streams) for link in self.links.values())
+        return sum(len(link.session.streams) for link in self.sessions())
 
     # ---- requests
 

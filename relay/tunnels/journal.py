@@ -7,6 +7,7 @@ knocking, whether with a key that nobody made or with one that was revoked.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -73,13 +74,13 @@ class Journal:
             prefix = _OTHERS
         self._knocks.setdefault(prefix, Counter())[reason] += 1
 
-    def waiting(self) -> list[Note]:
-        """What is to be written now, oldest first. It stays until `written`."""
+    def waiting(self, most: int = MOST_WAITING) -> list[Note]:
+        """What is to be written now, oldest first, not more than so much. It stays until `written`."""
         now = self._now()
         due = now - self._summed_at >= SUMMARY_EVERY or now < self._summed_at  # a clock that was set back
         if due and not self.full:  # counts wait in less room than rows
             self.sum_up()
-        return list(self._notes)
+        return list(itertools.islice(self._notes, most))
 
     def written(self, amount: int) -> None:
         """So many of the oldest notes are in the audit."""

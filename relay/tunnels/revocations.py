@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 # Without word from the registry for so many seconds, a node admits no new session: it may have missed a revocation.
@@ -45,14 +45,14 @@ class Revocations:
             for tell in self.on_revoked:
                 tell(fresh)
 
-    def keep_only(self, found: Mapping[str, Verdict], learned_before: int) -> None:
-        """Forgets keys that have expired: `found` are all that have not, as of when `count` was `learned_before`."""
-        if len(self._known) == learned_before:
-            self._known = dict(found)
+    def forget(self, ids: Iterable[str]) -> None:
+        """These keys have expired: nobody needs to know of them any more."""
+        for key_id in ids:
+            self._known.pop(key_id, None)
 
-    def count(self) -> int:
-        """Keys known."""
-        return len(self._known)
+    def known(self) -> set[str]:
+        """Every key that is not forgotten."""
+        return set(self._known)
 
     def verdict(self, key_id: str) -> Verdict | None:
         """How the key was revoked; None: it was not."""

@@ -17,6 +17,8 @@ BASIC = "basic"
 MAX_USERS = 32
 MAX_USER = 64
 MAX_HASH = 256
+MAX_PASSWORD = 1024
+"""Characters, of what a user chooses and of what a visitor sends."""
 MAX_MEMORY = 128 * 1024
 """KiB that one check of a password may take."""
 MAX_PASSES = 6

@@ -184,6 +184,22 @@ async def test_a_body_is_bounded_and_says_what_it_is(tmp_path: Path) -> None:
         assert (await at.ask(operator, "POST", "/projects", {"name": "a"}, content_type=said)).status == 422
 
 
+async def test_a_body_that_breaks_off_is_no_defect(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever leaves in the middle writes nothing into the log, and changes nothing."""
+    async with world(tmp_path) as at:
+        operator = await at.operator()
+
+        async def gone() -> dict[str, Any]:
+            return {"type": "http.disconnect"}
+
+        async def cut(scope: Any, receive: Any, send: Any) -> None:
+            await at.app(scope, gone, send)
+
+        bearer = f"Bearer {at.proof(operator)}"
+        assert (await ask(cut, "POST", f"{PREFIX}/projects", {}, authorization=bearer)).status == 400
+        assert caplog.records == []
+
+
 QUERIES = [
     ("limit=0", "'limit'"),
     ("limit=501", "'limit'"),
@@ -303,3 +319,23 @@ async def test_nothing_else_is_inside() -> None:
     """No page of the framework's own either."""
     for path in ("/", "/docs", "/metrics/x", "/livez/"):
         assert (await Inside().get(path))[0] in (307, 404)
+
+
+async def test_a_slow_body_does_not_outlive_its_key(tmp_path: Path) -> None:
+    """A key that is revoked while its request is still on the way is refused when the rest of it comes."""
+    async with world(tmp_path) as at:
+        operator = await at.operator()
+        project, master = await at.project(operator, "one")
+
+        async def late(scope: Any, receive: Any, send: Any) -> None:
+            async def body() -> Any:
+                revoked = await at.ask(operator, "POST", f"/keys/{master.id}/revoke", {})
+                assert revoked.json["master"] in (0, 1)
+                return await receive()
+
+            await at.app(scope, body, send)
+
+        bearer = f"Bearer {at.proof(master)}"
+        answer = await ask(late, "PUT", f"{PREFIX}/subdomains/slow", {}, authorization=bearer)
+        assert (answer.status, answer.json["reason"]) == (401, "revoked")
+        assert (await at.registry.subdomains.list(project.id)).items == ()

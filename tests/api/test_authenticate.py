@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.api.authenticate import address_of
 from relay.keys.forms import Kind, with_checksum
 from relay.keys.private import PrivateKey
 from relay.keys.scopes import Scope
@@ -196,7 +195,7 @@ async def test_a_revoked_key_is_told_by_whom_and_when(tmp_path: Path) -> None:
         for who in (child, master, second):
             answer = await at.ask(operator, "POST", f"/keys/{who.id}/revoke", {})
             assert answer.status == 200
-            sentence = f"revoked: The key {who.id} was revoked by {operator.id} at 2027-01-15T08:00:00.250000Z."
+            sentence = f"revoked: The key {who.id} was revoked by {operator.id} at 2027-01-15 08:00:00 UTC."
             assert await dead(at, who) == sentence
 
 
@@ -256,25 +255,6 @@ async def test_who_acted_stands_in_the_audit(tmp_path: Path) -> None:
             "key.mint", master.id, (operator.id,), "198.51.100.7"
         )  # fmt: skip
         assert actor(master).key_id == at.used[-1][0]
-
-
-@pytest.mark.parametrize(
-    ("trusted", "forwarded", "expected"),
-    [
-        ((), "203.0.113.9", "192.0.2.1"),
-        (("192.0.2.1",), "", "192.0.2.1"),
-        (("192.0.2.1",), "203.0.113.9", "203.0.113.9"),
-        (("192.0.2.1",), "198.51.100.1, 203.0.113.9", "203.0.113.9"),
-        (("192.0.2.1", "203.0.113.9"), "198.51.100.1, 203.0.113.9", "198.51.100.1"),
-        (("192.0.2.1",), "198.51.100.1, nonsense\x1b", "192.0.2.1"),
-        (("192.0.2.1",), "2001:DB8::1", "2001:db8::1"),
-    ],
-)
-def test_only_trusted_proxies_are_believed(trusted: tuple[str, ...], forwarded: str, expected: str) -> None:
-    """The last address that is not a trusted proxy's; what is no address is nobody's."""
-    at = without_registry()
-    at.trusted.update(trusted)
-    assert address_of(at.office, "192.0.2.1", forwarded) == expected
 
 
 @settings(max_examples=100)

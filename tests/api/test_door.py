@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -63,10 +64,10 @@ class Doors:
 
 
 @asynccontextmanager
-async def doors() -> AsyncIterator[Doors]:
+async def doors(trusts: Callable[[str], bool] = lambda _: False) -> AsyncIterator[Doors]:
     house = House()
     sock = bind(Address("127.0.0.1", 0), "agents")
-    listener = Listener(sock, without_registry().app, door_factory(house.doorway, lambda _: False))
+    listener = Listener(sock, without_registry().app, door_factory(house.doorway, trusts))
     await listener.listen()
     open_doors = Doors(house, sock.getsockname()[1])
     try:
@@ -163,6 +164,17 @@ async def test_other_offers_beside_ours_do_not_matter() -> None:
         assert (await head_of(reader)).startswith(b"HTTP/1.1 101 ")
 
 
+@on_every_loop
+async def test_an_agent_behind_a_proxy_goes_by_its_own_address() -> None:
+    """The last that a trusted proxy names, also where it adds a field of its own to the agent's; else the peer's."""
+    named = b"X-Forwarded-For: 198.51.100.1\r\nX-Forwarded-For: 203.0.113.9\r\n"
+    for trusted, address in (("127.0.0.1", "203.0.113.9"), ("192.0.2.1", "127.0.0.1")):
+        async with doors(trusted.__eq__) as at:
+            reader, _ = await at.connect(UPGRADE + named + OFFER)
+            assert (await head_of(reader)).startswith(b"HTTP/1.1 101 ")
+            assert [guest.address for guest in at.house.doorway._guests] == [address]
+
+
 # ---- everybody else
 
 
@@ -198,6 +210,25 @@ async def test_a_request_to_the_api_is_bounded_in_bytes_and_time(monkeypatch: py
         assert (await head_of(reader)).startswith(b"HTTP/1.1 200 ")
         writer.write(b"GET / HTTP/1.1\r\nHost: ")
         await at_end(reader)
+
+
+@on_every_loop
+async def test_an_answer_of_the_api_must_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that asks again and again and reads nothing is cut."""
+    monkeypatch.setattr("relay.api.door.HEAD_WITHIN", 0.2)
+    async with doors() as at:
+        _, writer = await at.connect(b"")
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await within(flood(writer, b"GET /api/v1/openapi.json HTTP/1.1\r\nHost: relay\r\n\r\n"))
+
+
+async def flood(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Writes until the other side has had enough."""
+    with contextlib.suppress(ConnectionError):
+        while True:
+            writer.write(data)
+            await writer.drain()
+            await asyncio.sleep(0)
 
 
 # ---- strangers

@@ -16,6 +16,7 @@ import pytest
 from relay.keys.forms import Kind
 from relay.keys.private import PrivateKey
 from relay.keys.scopes import Scope
+from relay.keys.tokens import SigningKey
 from relay.registry.records import Project
 from tests.api.rightspage import rows
 from tests.api.world import Alive, Answered, Holder, World, actor, b64, world
@@ -145,6 +146,13 @@ class Attempt:
             return self.project.id
         return (await self.house.at.project(self.house.operator, self.house.fresh()))[0].id
 
+    async def signer(self) -> str:
+        """A key that a node signs with."""
+        key = SigningKey.generate()
+        if self.allowed:
+            await self.house.at.registry.signers.add(key.kid, key.public, "a")
+        return key.kid
+
 
 def public_key() -> str:
     """Of a key that nobody keeps."""
@@ -218,6 +226,7 @@ REQUESTS: dict[str, Callable[[Attempt], Awaitable[Answered]]] = {
     "audit list": plain("GET", "/audit"),
     "audit head": plain("GET", "/audit/head"),
     "signers list": plain("GET", "/signers"),
+    "signers retire": lambda one: _on(one, "DELETE", "/signers/", one.signer()),
 }
 
 

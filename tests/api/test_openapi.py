@@ -116,10 +116,12 @@ class Served:
         for name in ("a", "b", "c"):
             await at.registry.subdomains.reserve(actor(self.operator), name, project.id)
             at.live(name, project.id)
+        await at.registry.signers.add(at.signer.kid, at.signer.public, "a")
         self.known = {
             "project": ["one", project.id, "none"],
             "key": [master.id, *(one.id for one in children), "none"],
             "name": ["a", "b", "c", "none"],
+            "signer": [at.signer.kid, "none"],
         }
 
 

@@ -64,3 +64,7 @@ async def test_a_tunnel_is_closed(tmp_path: Path) -> None:
             ("a", f"The tunnel a was closed by {master.id}."),
             ("a", f"The tunnel a was closed by {operator.id}."),
         ]
+        rows = [row for row, _ in await at.registry.audit.read() if row.action == "tunnel.close"]
+        assert [(row.actor, row.subject, row.project) for row in rows] == [
+            (master.id, "a", one.id), (operator.id, "a", one.id),
+        ]  # fmt: skip

@@ -9,7 +9,7 @@ import asyncio
 import base64
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from relay.keys.private import PrivateKey
 from relay.keys.scopes import Scope
 from relay.keys.tokens import Grant, SigningKey, TokenVerifier, new_id
 from relay.registry import Database, Limits, Registry, migrate
-from relay.registry.records import RELAY, Actor, KeyRecord, NewKey, Project
+from relay.registry.records import RELAY, Actor, KeyRecord, NewKey, Project, Signer
 from tests.support.clock import ManualClock
 
 HOST = "relay.example"
@@ -163,6 +163,7 @@ class World:
         self.ring = Ring()
         self.alive = Alive()
         self.signer = SigningKey.generate()
+        self.signers: list[Signer] = []
         self.used: list[tuple[str, str]] = []
         self.refused: list[Refusal] = []
         self.trusted: set[str] = set()
@@ -170,7 +171,7 @@ class World:
             registry=self.registry,
             keyring=self.ring,
             verifier=TokenVerifier(DOMAIN, {self.signer.kid: self.signer.public}),
-            signer=self.signer,
+            signing=self,
             issuer=DOMAIN,
             audiences=frozenset((HOST,)),
             now=clock,
@@ -183,6 +184,16 @@ class World:
             refused=self.refused.append,
         )
         self.app: Starlette = build_app(self.office)
+
+    # ---- what it signs with: see `Signing`
+
+    def key(self) -> SigningKey:
+        """Always the same one."""
+        return self.signer
+
+    async def learn(self, signers: Sequence[Signer]) -> None:
+        """As it was told."""
+        self.signers = list(signers)
 
     # ---- asking
 

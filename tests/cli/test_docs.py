@@ -81,7 +81,7 @@ def test_every_event_for_people_is_described() -> None:
 
 COMMANDS = (DOCS / "commands.md").read_text(encoding="utf-8")
 SHARED = {"--relay", "--key-file", "--insecure", "--json", "--help", "-h"}
-GROUPS = ("projects", "keys", "subdomains", "tunnels", "audit")
+GROUPS = ("projects", "keys", "subdomains", "tunnels", "audit", "signers")
 
 
 def commands_of(name: str) -> dict[str, Any]:

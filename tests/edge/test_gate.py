@@ -48,27 +48,17 @@ def test_a_key_is_proven_once_but_its_end_is_looked_at_each_time() -> None:
     assert keys.proven == 2
 
 
-def test_a_refusal_of_a_proven_key_is_news_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often it is shown: whoever keeps the books cannot be flooded with it. An unknown key is never news."""
-    monkeypatch.setattr(room, "MOST_TOLD", 2)
+def test_a_refusal_says_whose_key_it_is_where_that_was_proven() -> None:
+    """And why, in one word for whoever keeps the books; of an unknown key nothing is said to be known."""
     keys = Keyring()
-    grants = [keys.grant(tunnel="other", life=1e6) for _ in range(3)]
-    texts = [keys.sign(grant) for grant in grants]
-
-    def news(text: str) -> bool:
-        return keys.gate.visitor_key(text, "demo", "default").news
-
-    assert [news(texts[0]) for _ in range(3)] == [True, False, False]
-    keys.clock.advance(room.TOLD_EVERY)
-    assert [news(texts[0]) for _ in range(2)] == [True, False]
-    assert not news("mtk_visitor_x")
-    assert [news(text) for text in texts] == [False, True, True]
-    assert [news(text) for text in (texts[2], texts[1], texts[0])] == [False, False, True]
-    verdict = keys.gate.visitor_key(texts[0], "demo", "default")
-    assert (verdict.code, verdict.key_id, verdict.lineage) == ("elsewhere", grants[0].key_id, grants[0].lineage)
-    old = keys.sign(dataclasses.replace(keys.grant(), issued_at=1.0, expires_at=2.0))
-    verdict = keys.gate.visitor_key(old, "demo", "default")
-    assert (verdict.code, bool(verdict.key_id), verdict.news) == ("expired", True, True)
+    other = keys.grant(tunnel="other")
+    verdict = keys.gate.visitor_key(keys.sign(other), "demo", "default")
+    assert (verdict.code, verdict.key_id, verdict.lineage) == ("elsewhere", other.key_id, other.lineage)
+    old = dataclasses.replace(keys.grant(), issued_at=1.0, expires_at=2.0)
+    verdict = keys.gate.visitor_key(keys.sign(old), "demo", "default")
+    assert (verdict.code, verdict.key_id) == ("expired", old.key_id)
+    verdict = keys.gate.visitor_key("mtk_visitor_x", "demo", "default")
+    assert (verdict.code, verdict.key_id, verdict.lineage) == ("malformed", "", ())
 
 
 def test_a_revoked_key_for_another_tunnel_is_revoked() -> None:
@@ -119,6 +109,18 @@ def test_a_key_of_a_node_that_no_longer_counts_is_forgotten() -> None:
             assert isinstance(keys.verifier.signers, dict)
             keys.verifier.signers.clear()
         assert keys.gate.visitor_key(text, "demo", "default").standing is Standing.BAD
+
+
+def test_a_key_of_a_retired_signer_is_told_so() -> None:
+    """What was proven before is forgotten, and nobody is named: the key may be forged."""
+    keys = Keyring()
+    grant = keys.grant()
+    text = keys.sign(grant)
+    assert keys.gate.visitor_key(text, "demo", "default").signer == keys.signing.kid
+    keys.verifier.learn({}, {keys.signing.kid})
+    verdict = keys.gate.visitor_key(text, "demo", "default")
+    assert (verdict.standing, verdict.code, verdict.key_id) == (Standing.BAD, "retired", "")
+    assert verdict.detail == "the visitor key was signed by a signing key that is retired"
 
 
 def test_what_is_proven_is_bounded_and_bad_keys_take_no_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
 
 from relay.edge.answers import Code
 from relay.edge.guard import Request, check
 from relay.edge.routing import Caller, Unroutable, begin, find
+from relay.edge.services import Services, Timeouts
 from relay.exchange.heads import Fields
+from relay.tunnels.hub import HoldBounds, Hub
 from relay.wire.errors import AwayCode
 from tests.edge.visits import Place
 from tests.exchange.test_outgoing import Log
@@ -165,9 +169,12 @@ async def test_why_a_stream_could_not_be_opened() -> None:
         (True, [], "192.0.2.7"),
         (True, [b"6.6.6.6, 203.0.113.5"], "203.0.113.5"),
         (True, [b"6.6.6.6", b" 203.0.113.5 "], "203.0.113.5"),
+        (True, [b"6.6.6.6, 203.0.113.5, 192.0.2.8"], "203.0.113.5"),
     ],
 )
 def test_who_asks(trusted: bool, chain: list[bytes], address: str) -> None:
-    """The peer, or behind a trusted proxy the visitor that it names last; nobody else is believed."""
+    """The peer, or behind trusted proxies the visitor that they name last; nobody else is believed."""
+    hub = Hub(HoldBounds(), lambda *_: None)
+    services = Services(hub, "tunnels.localhost", Timeouts(), trusted=(ip_network("192.0.2.0/24"),) * trusted)
     request = a_request(fields=[(b"X-Forwarded-For", value) for value in chain])
-    assert Caller("192.0.2.7", trusted).who(request) == address
+    assert Caller("192.0.2.7", trusted).who(request, services) == address

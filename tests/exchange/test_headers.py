@@ -12,6 +12,7 @@ from relay.exchange.headers import (
     PROTECTED,
     Visit,
     add_forwarded,
+    address_of,
     connection_tokens,
     first,
     rewrite_for_local,
@@ -197,3 +198,20 @@ def test_the_first_field_of_a_name_is_found_in_any_case() -> None:
     fields = [(b"X-A", b""), (b"x-a", b"2")]
     assert first(fields, b"x-a") == b""
     assert first(fields, b"x-b") is None
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "expected"),
+    [
+        ((), "203.0.113.9", "192.0.2.1"),
+        (("192.0.2.1",), "", "192.0.2.1"),
+        (("192.0.2.1",), "203.0.113.9", "203.0.113.9"),
+        (("192.0.2.1",), "198.51.100.1, 203.0.113.9", "203.0.113.9"),
+        (("192.0.2.1", "203.0.113.9"), "198.51.100.1, 203.0.113.9", "198.51.100.1"),
+        (("192.0.2.1",), "198.51.100.1, nonsense\x1b", "192.0.2.1"),
+        (("192.0.2.1",), "2001:DB8::1", "2001:db8::1"),
+    ],
+)
+def test_only_trusted_proxies_are_believed(trusted: tuple[str, ...], forwarded: str, expected: str) -> None:
+    """The last address that is not a trusted proxy's; what is no address is nobody's."""
+    assert address_of("192.0.2.1", forwarded, trusted.__contains__) == expected

@@ -218,6 +218,23 @@ def test_signers_may_change_at_any_time() -> None:
     assert refusal(text, verifier=verifier).reason is Reason.SIGNER
 
 
+def test_a_retired_signer_stays_retired() -> None:
+    """Its keys are refused whatever is learned later and whoever signed them, and nobody's id is believed; the keys of
+    others go on, and those of who comes anew count.
+    """
+    verifier = TokenVerifier(DOMAIN, {NODE.kid: NODE.public})
+    others, ours = OTHER_NODE.sign(CHILD, DOMAIN), NODE.sign(CHILD, DOMAIN)
+    verifier.learn({OTHER_NODE.kid: OTHER_NODE.public}, ())
+    assert [verifier.verify(text, Kind.CHILD, NOW).signer for text in (ours, others)] == [NODE.kid, OTHER_NODE.kid]
+    verifier.learn({}, {OTHER_NODE.kid, "node_never_seen_here"})
+    for known in ({}, {OTHER_NODE.kid: OTHER_NODE.public}):
+        verifier.learn(known, ())
+        for text in (others, child_text({**HEADER, "kid": OTHER_NODE.kid})):
+            error = refusal(text, verifier=verifier)
+            assert (error.reason, error.key_id) == (Reason.RETIRED, "")
+        assert verifier.verify(ours, Kind.CHILD, NOW) == CHILD
+
+
 def test_another_relays_key() -> None:
     """The same node's key for another domain is refused here."""
     assert refusal(NODE.sign(CHILD, "other.example.com")).reason is Reason.ISSUER

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from relay.keys.tokens import new_id
 from relay.node.assemble import Node, assemble
 from relay.node.ground import lay
 from relay.registry import Actor, Database, NewKey, NotFound, Registry
-from relay.registry.records import KeyRecord
+from relay.registry.records import KeyRecord, Revoked
 from relay.settings import ServeSettings
 from relay.tunnels.admission import Principal
 from relay.tunnels.hub import Link
@@ -66,7 +66,7 @@ async def test_a_revocation_elsewhere_cuts_here(node: Node, other: Registry) -> 
     link = live_link(node, record)
     await node.follower.poll()
     assert not link.session.ended
-    await other.keys.revoke(Actor("mtk_operator_x"), record.id, cascade=False)
+    await other.keys.revoke(Actor(record.parent_id or ""), record.id, cascade=False)
     await node.follower.poll()
     assert link.session.ended
     assert node.hub.tunnels == {}
@@ -89,6 +89,53 @@ async def test_a_revoked_master_key_is_known_to_be_revoked(node: Node, other: Re
     known = node.office.keyring.public_of(key.id)
     assert known is not None
     assert (known.state(node.office.now()), known.revoked_by) == ("revoked", operator.id)
+
+
+async def test_a_key_that_was_revoked_here_is_not_valid_again(
+    node: Node, other: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a list of keys that was read before the revocation, and arrives after it."""
+    registry = node.office.registry
+    [operator] = await other.keys.masters()
+    project = await other.projects.default(Actor(operator.id))
+    key = PrivateKey.generate(Kind.MASTER)
+    await other.keys.mint(Actor(operator.id), NewKey(Kind.MASTER, key.id, project.id, operator.id, key.public))
+    read = registry.keys.masters
+
+    async def slow() -> Sequence[KeyRecord]:
+        records = await read()
+        done = await registry.keys.revoke(Actor(operator.id), key.id, cascade=False)
+        node.office.live.on_revoked(done.ids, done.by, done.at)
+        return records
+
+    await node.follower.poll()
+    monkeypatch.setattr(registry.keys, "masters", slow)
+    await node.follower._read_keys()
+    monkeypatch.undo()
+    await node.follower.poll()
+    known = node.office.keyring.public_of(key.id)
+    assert known is not None
+    assert known.state(node.office.now()) == "revoked"
+
+
+async def test_revoked_keys_are_forgotten_once_they_have_expired(
+    node: Node, other: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But nothing that was revoked here while the list of the others was read."""
+    revocations, live = node.follower._all.revocations, node.office.live
+    record = await a_child(node, other)
+    done = await other.keys.revoke(Actor(record.parent_id or ""), record.id, cascade=False)
+    live.on_revoked((*done.ids, "mtk_child_expired00000"), done.by, done.at)
+    alive = node.office.registry.changes.revoked_alive
+
+    async def slow(now: float) -> list[Revoked]:
+        found = await alive(now)
+        live.on_revoked(["mtk_child_meanwhile000"], "", now)
+        return found
+
+    monkeypatch.setattr(node.office.registry.changes, "revoked_alive", slow)
+    await node.follower._learn_alive()
+    assert revocations.known() == {record.id, "mtk_child_meanwhile000"}
 
 
 async def test_names_follow(node: Node, other: Registry) -> None:

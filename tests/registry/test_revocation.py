@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 
 import pytest
 from sqlalchemy import text
 
 from relay.keys.forms import Kind, new_id
-from relay.registry import NotFound
-from tests.registry.world import NOW, World, a_key, actor
+from relay.registry import NotAllowed, NotFound
+from tests.registry.world import DAY, NOW, World, a_key, actor
 
 MANY = 10_000
 COPIES = f"""
@@ -79,7 +80,32 @@ async def test_each_change_has_one_row_in_the_audit(here: World) -> None:
     assert row.details["ids"] == sorted([child.id, master.id])
     assert row.details["revoked"]["child"] == 1
     before = await here.registry.audit.head()
-    await here.registry.keys.revoke(actor(master), child.id, cascade=True)
+    await here.registry.keys.revoke(here.by, child.id, cascade=True)
+    assert await here.registry.audit.head() == before
+
+
+@pytest.mark.parametrize("end", ["revoked", "expired"])
+async def test_whoever_lost_its_key_on_the_way_changes_nothing(here: World, end: str) -> None:
+    """A request that was let in before its key ended is refused where it would write."""
+    project, master = await here.project(expires_at=NOW + 10 * DAY)
+    child, by = await here.child(master), actor(master)
+    await here.registry.subdomains.reserve(by, "mine", project.id)
+    await here.project("other")
+    if end == "revoked":
+        await here.registry.keys.revoke(here.by, master.id, cascade=False)
+    else:
+        here.clock.advance(10 * DAY)
+    before = await here.registry.audit.head()
+    for change in (
+        here.registry.subdomains.reserve(by, "new", project.id),
+        here.registry.subdomains.release(by, "mine"),
+        here.registry.keys.revoke(by, child.id, False),
+        here.registry.keys.rotate(by, master.id, secrets.token_bytes(32), new_id(Kind.MASTER), DAY),
+        here.registry.projects.delete(by, project.id),
+    ):
+        with pytest.raises(NotAllowed) as caught:
+            await change
+        assert caught.value.code == f"key_{end}"
     assert await here.registry.audit.head() == before
 
 

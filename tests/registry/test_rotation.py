@@ -140,9 +140,21 @@ async def test_what_hangs_below_a_key_that_was_replaced_goes_on(here: World, end
     if end == "revoked":
         await here.registry.keys.revoke(here.by, here.operator.id, False)
     here.clock.advance(101)
+    assert done.record is not None
+    here.operator = done.record
     assert (await here.child(master)).parent_id == master.id
     assert (await rotate(here, master)).record is not None
-    assert done.record is not None
     await here.registry.keys.revoke(here.by, done.record.id, False)
     with pytest.raises(NotAllowed):
         await here.child(master)
+
+
+async def test_a_key_that_was_replaced_does_not_replace_its_successor(here: World) -> None:
+    """Decided where it is written: a request that overtook the rotation on its way is no different."""
+    _, master = await here.project()
+    first = await rotate(here, master)
+    assert first.record is not None
+    with pytest.raises(NotAllowed, match=first.record.id) as caught:
+        await here.registry.keys.rotate(actor(master), master.id, secrets.token_bytes(32), new_id(Kind.MASTER), DAY)
+    assert caught.value.code == "key_replaced"
+    assert (await here.registry.keys.get(first.record.id)).successor_id is None

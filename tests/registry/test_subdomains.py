@@ -8,7 +8,7 @@ import pytest
 
 from relay.keys.forms import Kind, new_id
 from relay.keys.scopes import Scope
-from relay.registry import KeyRecord, NotAllowed, NotFound, Project
+from relay.registry import KeyRecord, NotAllowed, NotFound, Project, names
 from tests.registry.world import DAY, NOW, World, a_key, actor, world
 
 WEEK = 7 * DAY
@@ -250,3 +250,30 @@ async def test_whoever_polls_learns_that_a_name_changed_hands(here: World) -> No
     visitor = a_key(Kind.VISITOR, parent_id=here.operator.id, project_id=other.id, tunnel="t")
     await here.registry.keys.mint(here.by, visitor)
     assert not await moved_on()
+
+
+async def test_a_project_holds_so_many_names(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for more gets none of them; one that was given back counts until others may have it."""
+    monkeypatch.setattr(names, "MOST_NAMES", 3)
+    project, master = await here.project()
+    other, _ = await here.project("other")
+    child, registry = await here.child(master), here.registry.subdomains
+    await claim(here, ["a", "b"], child)
+    await registry.reserve(here.by, "moved", other.id)
+    head = await here.registry.audit.head()
+    with pytest.raises(NotAllowed) as refused:
+        await claim(here, ["c", "d"], child)
+    assert refused.value.code == "too_many"
+    assert await here.registry.audit.head() == head
+    await claim(here, ["c"], child)
+    await registry.release(here.by, "c")
+    with pytest.raises(NotAllowed):
+        await registry.reserve(here.by, "d", project.id)
+    with pytest.raises(NotAllowed):
+        await registry.move(here.by, "moved", project.id)
+    await claim(here, ["a", "b", "c"], child)
+    here.clock.advance(DAY / 2)
+    await registry.release(here.by, "c")
+    here.clock.advance(8 * DAY)
+    await registry.reserve(here.by, "d", project.id)
+    assert set(await registry.owners()) == {"a", "b", "d", "moved"}

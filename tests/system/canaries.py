@@ -6,22 +6,29 @@ Keys are found by the patterns of docs/keys.md too, also those that nobody plant
 
 from __future__ import annotations
 
-import asyncio
 import base64
+import json
 import re
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from tests.support.child import ROOT, clean_environment
+import psutil
+
+from tests.support.child import Child
+from tests.support.keys import Api
+from tests.support.processes import AgentProcess, RelayProcess
+from tests.support.rawhttp import exchange
+
+if TYPE_CHECKING:
+    from tests.system.commands import Commands
 
 _KEYS = re.compile(
     rb"mtk_(?:operator|master)_[0-9A-Za-z]{12}_[0-9A-Za-z]{20,}"
     rb"|mtk_(?:child|visitor)_eyJ[0-9A-Za-z_-]+\.eyJ[0-9A-Za-z_-]+"
 )
-DEADLINE = 60.0
 
 
 def _forms(text: str) -> Iterator[tuple[str, bytes]]:
@@ -70,48 +77,73 @@ class Canaries:
         return found + [f"{where}: a key" for where, what in self.said if _KEYS.search(what)]
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """A command that has ended."""
+# ---- a scene
 
-    code: int
-    out: str
-    err: str
+PASSWORD, UPSTREAM = "canary-sesame-4711", "canary-upstream-c0ffee"
+AUTHORIZATION, COOKIE = "canary-authorization-8f3a", "canary-cookie-77b1"
+DATABASE = "canary-database-p4ss"
+BASIC = "Authorization: Basic " + base64.b64encode(f"ann:{PASSWORD}".encode()).decode()
+SECRET_FILES = {"operator.key", "signing.key", "child.key"}
+"""What is meant to hold a secret, in the relay's directory; the last is the tests' own."""
+
+
+class Talkative(RelayProcess):
+    """A relay that logs all that it can, every line of which is kept."""
+
+    stderr_lines = 1_000_000
+
+
+def with_defects(process: Child) -> None:
+    """The same, but with defects inside, which are as good as not there until something asks for one."""
+    at = process.argv.index("-m")
+    process.argv = (*process.argv[: at + 1], "tests.system.defects", *process.argv[at + 2 :])
 
 
 @dataclass
-class Commands:
-    """Commands of one user, whose words are heard."""
+class Scene:
+    """All of it."""
 
     canaries: Canaries
-    home: Path
-    environment: Mapping[str, str]
+    relay: RelayProcess
+    agent: AgentProcess
+    commands: Commands
+    folder: Path
+    master: Api
 
-    async def run(self, *words: str, stdin: str = "", program: str = "", shows: str = "", **env: str) -> Ran:
-        """Runs `relay WORDS`, or a program of Python that does. `shows`: its standard output is meant to hold a key,
-        which is planted under this name.
-        """
-        environment = {"HOME": str(self.home), "XDG_CONFIG_HOME": str(self.home / ".config"), **self.environment}
-        start = ["-c", program] if program else ["-m", "relay"]
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, *start, *words,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            env=clean_environment({**environment, **env}), cwd=ROOT,
-        )  # fmt: skip
-        try:
-            async with asyncio.timeout(DEADLINE):
-                out, err = await process.communicate(stdin.encode())
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        name = f"relay {words[0] if words else ''} {words[1] if len(words) > 1 else ''}"
-        ran = Ran(process.returncode or 0, out.decode(), err.decode())
-        self.canaries.heard(f"standard error of {name}", err)
-        if shows:
-            keys = re.findall(r"mtk_[a-z]+_[0-9A-Za-z_.-]{30,}", ran.out)
-            assert len(keys) == 1, (ran.out, ran.err)
-            self.canaries.plant(shows, keys[0])
-            out = ran.out.replace(keys[0], "(shown once)").encode()
-        self.canaries.heard(f"standard output of {name}", out)
-        return ran
+    async def ask(self, port: int, head: str, body: bytes = b"") -> int:
+        """The status of a request whose answer is heard."""
+        length = f"Content-Length: {len(body)}\r\n" if body else ""
+        response = await exchange(port, f"{head}\r\n{length}Connection: close\r\n\r\n".encode() + body, 15)
+        self.canaries.heard(f"the answer to {head[:30]!r}", response.raw)
+        return response.status
+
+    def hear(self, name: str, process: Child) -> None:
+        """What a process said, how it is called, and what it gives to those that it started."""
+        told = [process.stderr, *process.lines, *map(json.dumps, process.events)]
+        self.canaries.heard(f"what {name} said", "\n".join(told))
+        itself = psutil.Process(process.pid)
+        for one in [itself, *itself.children(recursive=True)]:
+            self.canaries.heard(f"arguments of {name} and those it started", "\0".join([*one.cmdline(), one.name()]))
+            if one != itself:
+                self.canaries.heard(f"environment of what {name} started", json.dumps(one.environ()))
+
+    def search(self) -> None:
+        """Looks through what was heard, and finds nothing."""
+        assert self.canaries.found() == []
+        self.canaries.said.clear()
+
+    async def search_everywhere(self) -> None:
+        """What relay and agent told anybody since they began, and what the relay keeps."""
+        relay, canaries = self.relay, self.canaries
+        for path in ("/metrics", "/livez", "/readyz", f"/ask?domain={self.master.key}"):
+            await self.ask(relay.internal_port, f"GET {path} HTTP/1.1\r\nHost: x")
+        after = 0
+        while page := (await relay.api.do("GET", f"/audit?after={after}"))["items"]:
+            canaries.heard("the audit", json.dumps(page))
+            after = page[-1]["row"]["seq"]
+        self.hear("the relay", relay)
+        self.hear("the agent", self.agent)
+        for file in relay.data.iterdir():
+            if file.name not in SECRET_FILES:
+                canaries.heard(f"the file {file.name}", file.read_bytes())
+        self.search()

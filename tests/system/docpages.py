@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shlex
-import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -28,11 +27,11 @@ from tests.support.processes import RelayProcess
 from tests.system.forger import id_of
 
 OURS = {"relay", "mytunnel"}
-TOOLS = {"cp", "mv", "rm", "git", "curl", "sqlite3", "export"}
+TOOLS = {"cp", "mv", "rm", "git", "curl", "export"}
 LEFT_OUT = {"pip"}
 LONG = {"serve", "http"}
 # A block with one of these handles the relay's own files: the page says to stop the relay before.
-WHILE_STOPPED = {"mv", "rm", "sqlite3"}
+WHILE_STOPPED = {"mv", "rm"}
 CODES: dict[tuple[str, ...], int] = {("keys", "scan"): 1}  # it finds living keys: those of the other commands
 EXAMPLE = re.compile(r"mtk_(operator|master|child|visitor)_(?:[0-9A-Za-z]{12}|…)(?![0-9A-Za-z_])")
 DIRECTORY, BACKUPS = "/var/lib/relay", "/var/backups"
@@ -183,10 +182,6 @@ class Desk:
             code, said = await asyncio.to_thread(call, words[1:], self.environment | variables, given)
             assert code == CODES.get(tuple(words[1:3]), 0), f"{line}\n{said}"
             return said
-        if words[0] == "sqlite3":
-            with contextlib.closing(sqlite3.connect(words[1])) as database, database:
-                assert database.execute(words[2]).rowcount == 1
-            return ""
         done = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
         if words[0] == "curl":

@@ -11,91 +11,45 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import psutil
 import pytest
 import pytest_asyncio
 
 from relay.wire.hello import Hello, Refused
-from tests.support.child import Child, eventually
+from tests.support.child import eventually
 from tests.support.databases import Postgres, postgres, postgres_template, sqlite_template
-from tests.support.keys import Api, operator_of, request_token
-from tests.support.processes import DOMAIN, AgentProcess, RelayProcess
-from tests.support.rawhttp import RawServer, Request, exchange, ok
-from tests.system.canaries import Canaries, Commands
+from tests.support.keys import make_private, operator_of, request_token, text_of
+from tests.support.processes import DOMAIN, AgentProcess
+from tests.support.rawhttp import RawClient, RawServer, Request, ok
+from tests.system.canaries import (
+    AUTHORIZATION,
+    BASIC,
+    COOKIE,
+    DATABASE,
+    PASSWORD,
+    UPSTREAM,
+    Canaries,
+    Scene,
+    Talkative,
+    with_defects,
+)
+from tests.system.commands import Commands
 from tests.system.handagent import HandAgent
 
+CHAOS = bool(os.environ.get("RELAY_CHAOS"))
 __all__ = ["postgres", "postgres_template", "sqlite_template"]
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-PASSWORD, UPSTREAM = "canary-sesame-4711", "canary-upstream-c0ffee"
-AUTHORIZATION, COOKIE = "canary-authorization-8f3a", "canary-cookie-77b1"
-DATABASE = "canary-database-p4ss"
-SECRET_FILES = {"operator.key", "signing.key", "child.key"}
-"""What is meant to hold a secret, in the relay's directory; the last is the tests' own."""
-
-
-class Talkative(RelayProcess):
-    """A relay that logs all that it can, every line of which is kept."""
-
-    stderr_lines = 1_000_000
-
-
-@dataclass
-class Scene:
-    """All of it."""
-
-    canaries: Canaries
-    relay: RelayProcess
-    agent: AgentProcess
-    commands: Commands
-    folder: Path
-    master: Api
-
-    async def ask(self, port: int, head: str, body: bytes = b"") -> int:
-        """The status of a request whose answer is heard."""
-        length = f"Content-Length: {len(body)}\r\n" if body else ""
-        response = await exchange(port, f"{head}\r\n{length}Connection: close\r\n\r\n".encode() + body, 15)
-        self.canaries.heard(f"the answer to {head[:30]!r}", response.raw)
-        return response.status
-
-    def hear(self, name: str, process: Child) -> None:
-        """What a process said, how it is called, and what it gives to those that it started."""
-        told = [process.stderr, *process.lines, *map(json.dumps, process.events)]
-        self.canaries.heard(f"what {name} said", "\n".join(told))
-        itself = psutil.Process(process.pid)
-        for one in [itself, *itself.children(recursive=True)]:
-            self.canaries.heard(f"arguments of {name} and those it started", "\0".join([*one.cmdline(), one.name()]))
-            if one != itself:
-                self.canaries.heard(f"environment of what {name} started", json.dumps(one.environ()))
-
-    async def search(self) -> None:
-        """Looks everywhere, and finds nothing."""
-        relay, canaries = self.relay, self.canaries
-        for path in ("/metrics", "/livez", "/readyz", f"/ask?domain={self.master.key}"):
-            await self.ask(relay.internal_port, f"GET {path} HTTP/1.1\r\nHost: x")
-        after = 0
-        while page := (await relay.api.do("GET", f"/audit?after={after}"))["items"]:
-            canaries.heard("the audit", json.dumps(page))
-            after = page[-1]["row"]["seq"]
-        self.hear("the relay", relay)
-        self.hear("the agent", self.agent)
-        for file in relay.data.iterdir():
-            if file.name not in SECRET_FILES:
-                canaries.heard(f"the file {file.name}", file.read_bytes())
-        assert canaries.found() == []
-        canaries.said.clear()
-
 
 async def echo(request: Request) -> bytes:
     """The local service: it has got the credential that was for it, and answers without it."""
-    fields = request.headers if False else request.head.all("authorization")
-    return ok(b"welcome" if fields == [b"Bearer " + UPSTREAM.encode()] else b"who are you?")
+    known = request.head.all("authorization") == [b"Bearer " + UPSTREAM.encode()]
+    return ok(b"welcome" if known else b"who are you?")
 
 
 def written(path: Path, text: str) -> str:
@@ -106,12 +60,15 @@ def written(path: Path, text: str) -> str:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
-    """Started once for all tests here."""
+    """Started once for all tests here; after them it is searched."""
     folder = tmp_path_factory.mktemp("canaries")
     canaries = Canaries()
     async with contextlib.AsyncExitStack() as stack:
         local = await stack.enter_async_context(RawServer(echo))
-        relay = await stack.enter_async_context(Talkative(folder / "data", args=["--log-level", "debug"]))
+        env = {"RELAY_DEBUG": "1", "DEFECT": "inside"}
+        relay = Talkative(folder / "data", args=["--log-level", "debug"], env=env)
+        with_defects(relay)
+        await stack.enter_async_context(relay)
         canaries.plant("the operator key", operator_of(relay.data))
         canaries.plant("the signing key", (relay.data / "signing.key").read_text().strip())
         canaries.plant("a child key", relay.key_file.read_text().strip())
@@ -126,12 +83,16 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene
             key_file=None,
             subdomain="private",
             args=[*options, "--project", "one"],
-            env={"MTK_MASTER": canaries.plant("a master key", master.key), "RELAY_DEBUG": "1"},
+            env={"MTK_MASTER": canaries.plant("a master key", master.key), **env},
         )
+        with_defects(agent)
         await stack.enter_async_context(agent)
         await agent.established()
         environment = {"RELAY_URL": f"ws://127.0.0.1:{relay.agents_port}"}
-        yield Scene(canaries, relay, agent, Commands(canaries, folder, environment), folder, master)
+        commands = await stack.enter_async_context(Commands(canaries, folder, environment))
+        scene = Scene(canaries, relay, agent, commands, folder, master)
+        yield scene
+        await scene.search_everywhere()
 
 
 # ---- commands
@@ -164,7 +125,7 @@ async def test_commands(scene: Scene) -> None:
     scene.canaries.heard("the exported audit", (folder / "export").read_bytes())
     assert (await run("keys", "revoke", child)).code == 0  # the one command that takes a whole key
     assert (await run("logout")).code == 0
-    await scene.search()
+    scene.search()
 
 
 async def test_commands_that_fail(scene: Scene) -> None:
@@ -185,39 +146,181 @@ async def test_commands_that_fail(scene: Scene) -> None:
         run("http", "1", "--upstream-header-file", written(scene.folder / "bad", f"{UPSTREAM}\n"), RELAY_KEY=key),
         run("http", "1", RELAY_KEY=scene.relay.key_file.read_text().strip()[:-1] + "?"),
     )
-    assert [one.code for one in results] == [2, 2, 2, 2, 8, 3, 4, 2, 2, 2, 2], [one.err for one in results]
+    assert [one.code for one in results] == [2, 2, 2, 2, 8, 3, 2, 2, 2, 2, 2], [one.err for one in results]
     assert all(one.err for one in results)
-    await scene.search()
+    scene.search()
 
 
-FORCED = """
-import sys
-def fail(*things):
-    raise RuntimeError(f"forced: {things!r}")
-import relay.agent, relay.cli.client, relay.node
-if sys.argv[1] == "serve":
-    relay.node.run = fail
-elif sys.argv[1] == "http":
-    relay.agent.run = fail
-else:
-    relay.cli.client.Client._exchange = fail
-import relay.cli
-relay.cli.main(sys.argv[1:])
-"""
-"""A program that is `relay` with a defect: the error says all that the failing function was given."""
-
-
-async def test_tracebacks_of_commands(scene: Scene) -> None:
-    """What comes of a defect: one sentence, or with RELAY_DEBUG a traceback; what objects say of themselves is no secret."""
+async def test_commands_with_a_defect(scene: Scene) -> None:
+    """One sentence, or with RELAY_DEBUG a traceback; what objects say of themselves is no secret."""
     options = ["--basic-auth-file", str(scene.folder / "people"), "--private"]
     options += ["--upstream-header-file", str(scene.folder / "fields")]
+    keys = {"MTK_MASTER": scene.master.key, "RELAY_DATABASE_URL": f"postgresql://relay:{DATABASE}@127.0.0.1:9/relay"}
     for debug in ("", "1"):
-        env = {"RELAY_DEBUG": debug}
-        agent = await scene.commands.run("http", "1", *options, program=FORCED, MTK_MASTER=scene.master.key, **env)
-        url = f"postgresql://relay:{DATABASE}@127.0.0.1:9/relay"
-        serve = await scene.commands.run("serve", program=FORCED, RELAY_DATABASE_URL=url, **env)
-        for one in (agent, serve):
+        each = (("http", "1", *options), ("serve",), ("keys", "list"))
+        for words in each:
+            env = {"RELAY_DEBUG": debug, "DEFECT": "start", **keys}
+            one = await scene.commands.run(*words, module="tests.system.defects", **env)
             assert one.code == 1
             assert "forced: (" in one.err
             assert ("Traceback" in one.err) is bool(debug)
-    await scene.search()
+    scene.search()
+
+
+# ---- the database's password
+
+
+@pytest.mark.chaos
+@pytest.mark.skipif(not CHAOS, reason="the short version is the test below")
+async def test_the_password_of_a_database_in_use(scene: Scene, postgres: Postgres, postgres_template: str) -> None:
+    """A relay that uses it, also when the database goes away, and commands."""
+    with postgres.database(postgres_template) as url:
+        password = urlsplit(url).password
+        with_password = url if password else url.replace("postgres@", f"postgres:{DATABASE}@")
+        assert with_password != url or password
+        scene.canaries.plant("the database's password", password or DATABASE)
+        env = {"RELAY_DATABASE_URL": with_password, "RELAY_DEBUG": "1"}
+        async with Talkative(args=["--log-level", "debug"], env=env) as relay:
+            postgres.away(url)
+            try:
+                status, answer = await relay.api.ask("POST", "/keys", {"kind": "child"})
+                assert status == 503
+                scene.canaries.heard("an answer without a database", json.dumps(answer))
+                await eventually(lambda: "the registry is away" in relay.stderr)
+            finally:
+                postgres.back(url)
+            scene.hear("a relay with PostgreSQL", relay)
+        in_file = ("--database-url-file", written(scene.folder / "url", with_password))
+        run, data = scene.commands.run, str(scene.folder / "elsewhere")
+        assert (await run("db", "current", *in_file, "--data", data)).code == 0
+        assert (await run("db", "backup", data, *in_file)).code != 0
+    scene.search()
+
+
+async def test_the_password_of_a_database_that_is_of_no_use(scene: Scene) -> None:
+    """Nobody listens there, or it is no address of a database: in the environment, in a file, in the settings' file."""
+    run, data = scene.commands.run, str(scene.folder / "elsewhere")
+    nobody, wrong = f"postgresql://relay:{DATABASE}@127.0.0.1:9/relay", f"mysql://relay:{DATABASE}@127.0.0.1/relay"
+    config = written(scene.folder / "config.toml", f'database_url = "{wrong}"\n')
+    broken = written(scene.folder / "broken.toml", f'database_url = "{nobody}\n')
+    listen = ("--public", "127.0.0.1:0", "--agents", "127.0.0.1:0", "--data", data)
+    results = await asyncio.gather(
+        run("db", "current", RELAY_DATABASE_URL=nobody, RELAY_DEBUG="1"),
+        run("db", "upgrade", RELAY_DATABASE_URL=wrong),
+        run("serve", *listen, "--log-level", "debug", RELAY_DATABASE_URL=nobody, RELAY_DEBUG="1"),
+        run("serve", *listen, RELAY_DATABASE_URL=nobody.replace("5", "\x07")),
+        run("serve", *listen, "--config", config),
+        run("serve", *listen, "--config", broken),
+        run("serve", *listen, "--database-url-file", written(scene.folder / "two", f"{nobody}\n{nobody}\n")),
+    )
+    assert all(one.code and one.err for one in results), results
+    scene.search()
+
+
+# ---- the relay's answers, and its log
+
+
+def heads(scene: Scene, visitor: str) -> Iterator[tuple[str, bytes, int]]:
+    """(head, body, status) of requests to the public listener with secrets in them."""
+    cookie = f"Cookie: session={COOKIE}\r\nAuthorization: Bearer {AUTHORIZATION}"
+    private, nobody = f"Host: private.{DOMAIN}", f"Host: nobody.{DOMAIN}"
+    yield f"GET /?key={scene.master.key} HTTP/1.1\r\n{nobody}\r\n{cookie}", b"", 404
+    yield f"GET / HTTP/1.1\r\n{nobody}\r\n{cookie}\r\nAccept: text/html", b"", 404
+    rpc = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "initialize", "params": {"token": AUTHORIZATION}}).encode()
+    yield f"POST / HTTP/1.1\r\n{private}\r\n{cookie}\r\nContent-Type: application/json", rpc, 401
+    for html in ("", "\r\nAccept: text/html"):
+        yield f"GET / HTTP/1.1\r\n{private}\r\n{cookie}{html}", b"", 401
+        for key in (scene.master.key, visitor[:-1], f"{visitor}x", scene.relay.api.key):
+            yield f"GET / HTTP/1.1\r\n{private}\r\nAuthorization: Bearer {key}{html}", b"", 401
+    yield f"GET / HTTP/1.1\r\n{private}\r\nAuthorization: Bearer {visitor}", b"", 200
+    yield f"GET / HTTP/1.1\r\n{private}\r\n{BASIC}\r\nCookie: session={COOKIE}", b"", 200
+    yield f"GET / HTTP/1.1\r\n{private}\r\n{BASIC}\r\n{cookie}", b"", 400
+    yield f"GET / HTTP/1.1\r\n{private}\r\n{private}\r\n{cookie}", b"", 400
+    yield f"GET / HTTP/1.1\r\nHost: a_b?\r\n{cookie}", b"", 400
+    yield f"GET / HTTP/1.1\r\n{private}\r\n{cookie}\r\nX: " + AUTHORIZATION * 1500, b"", 431
+    yield f"GET / HTTP/2.0\r\n{private}\r\n{cookie}", b"", 400
+    yield f"BREW / HTTP/1.1\r\n{private}\r\n{cookie}", b"", 501
+    yield f"GET / HTTP/1.1\r\n{private}\r\n{cookie}\r\n{AUTHORIZATION}", b"", 400
+
+
+async def test_answers_to_visitors(scene: Scene) -> None:
+    """The relay's own answers, of each kind and to each kind of caller, and what it and the agent log of them."""
+    visitor = scene.canaries.plant("a visitor key", await scene.master.mint("visitor", tunnel="private"))
+    for head, body, status in heads(scene, visitor):
+        assert await scene.ask(scene.relay.public_port, head, body) == status, head
+    scene.search()
+
+
+async def test_answers_at_the_agents_listener(scene: Scene) -> None:
+    """Keys in places where they do not belong, and requests that make no sense."""
+    port, good = scene.relay.agents_port, request_token(scene.relay.api.key)
+    child = scene.relay.key_file.read_text().strip()
+    for key in (scene.master.key, scene.relay.api.key, child, f"{child}x"):
+        told = [
+            await scene.ask(port, f"{line} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {bearer}")
+            for line, bearer in (
+                ("GET /api/v1/whoami", f"Basic {key}"),
+                ("GET /api/v1/projects", f"Bearer {key}"),
+                (f"GET /api/v1/keys/{key}", f"Bearer {good}"),
+                (f"GET /api/v1/keys?project={key}", f"Bearer {good}"),
+                (f"GET /api/v1/keys?{key}=1", f"Bearer {good}"),
+                (f"PUT /api/v1/subdomains/{key}", f"Bearer {good}"),
+                (f"GET /api/v1/{key}?key={key}", f"Bearer {key}"),
+                (f"BREW /{key}", f"Bearer {key}"),
+                (f"GET /agent/v1?{key}", f"Bearer {key}"),
+            )
+        ]
+        assert all(400 <= status < 500 for status in told), told
+        for path, body in (
+            ("projects", {"name": key, "master": {"public_key": key}}),
+            ("keys", {"kind": "child", "scope": {"names": [key]}, key: key}),
+            ("keys", [key]),
+            (f"keys/{scene.master.id}/rotate", {"public_key": key}),
+        ):
+            head = f"POST /api/v1/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {good}"
+            assert await scene.ask(port, head, json.dumps(body).encode()) == 422
+        async with HandAgent(port, Hello("i", 0, 1, key, ("private",))) as agent:
+            if isinstance(agent.answer, Refused):
+                scene.canaries.heard("the refusal of a hello", agent.answer.message)
+    scene.search()
+
+
+async def test_defects(scene: Scene) -> None:
+    """What relay and agent log of a defect where secrets are at hand, and answer, is no secret either; they go on."""
+    relay, public = scene.relay, scene.relay.public_port
+    key = relay.key_file.read_text().strip()
+    async with HandAgent(relay.agents_port, Hello("j", 0, 1, key, ("defect",))) as broken:
+        assert isinstance(broken.answer, Refused)
+        assert broken.answer.code == "overloaded"
+    head = f"GET /api/v1/whoami HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer defect-{AUTHORIZATION}"
+    assert await scene.ask(relay.agents_port, head) == 500
+    secrets = f"{BASIC}\r\nCookie: {COOKIE}\r\nConnection: close\r\n\r\n"
+    for where in ("relay", "agent"):
+        async with await RawClient.connect(public) as client:
+            client.send(f"GET /defect-{where} HTTP/1.1\r\nHost: private.{DOMAIN}\r\n{secrets}".encode())
+            scene.canaries.heard("what a visitor gets", (await client.rest())[0])
+    await eventually(lambda: [one.stderr.count("forced: (") for one in (relay, scene.agent)] == [2, 1])
+    assert await scene.ask(public, f"GET / HTTP/1.1\r\nHost: private.{DOMAIN}\r\n{BASIC}") == 200
+    scene.search()
+
+
+# ---- the search itself
+
+
+async def test_the_search_finds_what_is_there() -> None:
+    """Each secret, whole or in halves, plain or encoded, and keys that nobody planted."""
+    canaries, (private, _) = Canaries(), make_private()
+    key = text_of(f"mtk_master_{'a' * 12}", private)
+    canaries.plant("master", key)
+    canaries.plant("password", PASSWORD)
+    encoded = base64.b64encode(f"user:{PASSWORD}".encode()).decode()
+    for said in (key, f"x{key[30:]}", key[:50], repr(key), PASSWORD, encoded, PASSWORD.encode().hex()):
+        canaries.said.clear()
+        canaries.heard("there", f"It is {said}, is it not?")
+        assert canaries.found(), said
+    for said in ("mtk_master_aaaaaaaaaaaa", "ann:$argon2id$v=19$m=1,t=1,p=1$", "canary"):
+        canaries.said.clear()
+        canaries.heard("there", f"It is {said}, is it not?")
+        assert canaries.found() == []
+    canaries.heard("there", text_of("mtk_operator_bbbbbbbbbbbb", make_private()[0]))
+    assert canaries.found() == ["there: a key"]

@@ -122,10 +122,9 @@ async def the_old_signer_is_out(desk: Desk) -> None:
 
 
 async def keys_kept_elsewhere(desk: Desk) -> None:
-    """Of both signing keys, since this page has replaced one."""
+    """Of both signing keys, since this page has retired one."""
     signers = (await desk.api.do("GET", "/signers"))["items"]
-    with Path("audit-keys.txt").open("a") as file:
-        file.writelines(f"{one['kid']}={one['public_key']}\n" for one in signers)
+    Path("audit-keys.txt").write_text("".join(f"{one['kid']}={one['public_key']}\n" for one in signers))
 
 
 async def a_token_of_the_old_key(desk: Desk) -> None:
@@ -161,7 +160,7 @@ BEFORE: dict[tuple[str, int], Hook] = {
     ("A master key", 1): a_child_below,
     ("An operator key", 1): the_leaked_operator,
     ("An operator key", 2): a_thief_was_faster,
-    ("A signing key", 2): keys_of_the_old_signer,
+    ("A signing key", 1): keys_of_the_old_signer,
     ("A request token", 1): a_token_of_the_old_key,
     ("A copy of the database, a backup, a log", 1): keys_kept_elsewhere,
     ("Backup and restore", 1): a_key_before_the_backup,
@@ -173,7 +172,7 @@ AFTER: dict[tuple[str, int], Hook] = {
     ("A master key", 1): a_master_key_was_replaced,
     ("An operator key", 1): an_operator_key_was_replaced,
     ("An operator key", 3): the_thief_is_out,
-    ("A signing key", 2): the_old_signer_is_out,
+    ("A signing key", 1): the_old_signer_is_out,
     ("A request token", 1): the_token_is_over,
     ("A lost key", 1): the_lost_key_has_ended,
     ("Backup and restore", 2): it_is_valid_again,

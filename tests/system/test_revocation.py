@@ -153,6 +153,27 @@ async def test_a_revoked_tree_is_silent_within_a_second(database: dict[str, str]
         assert late <= 1
 
 
+@pytest.mark.parametrize("path", ["/keys/{id}/revoke", "/subdomains/s0"])
+async def test_an_agent_that_said_goodbye_is_cut_all_the_same(path: str) -> None:
+    """What it goes on sending after GOING_AWAY is bound to its key and its name as before."""
+    async with RelayProcess() as relay:
+        master = await relay.api.create_project("one")
+        async with streams(relay, master, 1) as ((agent,), (caller,)):
+            await agent._connection.send(frames.encode_going_away(AwayCode.SHUTDOWN, 1))
+            async with asyncio.timeout(5):
+                while (await relay.api.do("GET", "/tunnels"))["items"]:
+                    await asyncio.sleep(0.05)
+            if path.startswith("/keys"):
+                await relay.api.do("POST", path.format(id=master.id), {"cascade": True})
+            else:
+                await master.do("DELETE", path)
+            acknowledged = time.monotonic()
+            async with asyncio.timeout(10):
+                await agent.ended.wait()
+        assert caller.aborted
+        assert caller.last_byte - acknowledged <= 1
+
+
 @pytest.mark.timeout(120)
 async def test_a_revocation_on_one_node_cuts_on_the_other(postgres: Postgres, postgres_template: str) -> None:
     """Within two seconds; the key is refused there from then on, by whom and when it was revoked said."""

@@ -120,9 +120,7 @@ async def test_the_tutorial_runs_as_written(shell: tuple[Shell, RelayProcess]) -
         key = found[2]
 
         assert await sh.type(f"export MTK_MASTER={key}") == []
-        second = await sh.start(
-            f"mytunnel http {local.port} --subdomain mcp-yourname --project mcp-server", "second"
-        )
+        second = await sh.start(f"mytunnel http {local.port} --subdomain mcp-yourname --project mcp-server", "second")
         await seen(second, r"https?://mcp-yourname")
         await seen(first, "exit code 4")  # it is told that the name moved, and does not fight for it
         assert "project" in await seen(first, "mcp-yourname.*(belongs|moved)|(belongs|moved).*mcp-yourname")

@@ -7,14 +7,23 @@ import asyncio
 import pytest
 
 from relay.keys.scopes import Scope
+from relay.tunnels.admission import Principal
 from relay.tunnels.doorway import HELLO_WITHIN, PROBE_WITHIN
 from relay.wire import frames
 from relay.wire.errors import AwayCode
 from relay.wire.frames import encode, encode_going_away
-from relay.wire.hello import Refused
+from relay.wire.hello import Hello, Refused
 from tests.mux.ends import Owner, f_data, f_head, f_open, f_ping, settle
 from tests.support.clock import virtual
 from tests.tunnels.agents import House, Keys, Knocker
+
+
+class SlowKeys(Keys):
+    """Whose registry is locked."""
+
+    async def admit(self, hello: Hello, address: str) -> Principal | Refused:
+        await asyncio.sleep(60)
+        return await super().admit(hello, address)
 
 
 def names_of(house: House) -> dict[str, list[int]]:
@@ -79,6 +88,16 @@ async def test_silence_is_refused_after_the_hellos_time() -> None:
     await asyncio.sleep(0.2)
     assert knocker.refused_as == ("bad_hello", 1.0)
     assert knocker.lost is not None
+
+
+@virtual
+async def test_a_key_that_takes_too_long_is_not_called_a_missing_hello() -> None:
+    """The registry may be slow: the agent comes back, and reads why."""
+    house = House(SlowKeys())
+    agent = await house.agent("demo")
+    await asyncio.sleep(HELLO_WITHIN + 0.1)
+    assert agent.refused_as == ("overloaded", 1.0)
+    assert house.hub.tunnels == {}
 
 
 @virtual

@@ -408,6 +408,23 @@ async def test_a_dismissed_link_leaves_the_others_of_its_name() -> None:
 
 
 @virtual
+async def test_a_link_that_left_is_known_until_its_session_ends() -> None:
+    """It serves nobody new, and whoever ends sessions still finds it."""
+    hub, _ = a_hub()
+    link, other = a_link(), a_link("other", instance="b")
+    hub.attach(link)
+    hub.attach(other)
+    hub.detach(link)
+    assert hub.bearers("demo") == [link]
+    assert hub.bearers("other") == [other]
+    assert set(hub.sessions()) == {link, other}
+    hub.dismiss(link, AwayCode.REVOKED, "revoked")
+    hub.detach(link)  # as whoever owns the session does when it ends
+    assert hub.sessions() == [other]
+    assert hub.bearers("demo") == []
+
+
+@virtual
 async def test_a_reserved_name_is_known() -> None:
     """Also when no agent ever served it."""
     hub, _ = a_hub()

@@ -42,8 +42,9 @@ class World:
         self.revocations.heard(0.0)
         self.journal = Journal(time.time)
         self.reserved: dict[str, str] = {}
+        self.verifier = TokenVerifier(DOMAIN, {self.signer.kid: self.signer.public})
         room = KeyRoom(
-            TokenVerifier(DOMAIN, {self.signer.kid: self.signer.public}),
+            self.verifier,
             self.registry,
             self.revocations,
             self.journal,
@@ -121,6 +122,14 @@ async def test_the_name_must_be_within_the_scope_and_not_kept_for_the_relay(worl
     [note] = world.journal.waiting()
     assert (note.action, note.project, note.actor.address) == ("session.refused", project.id, AGENT)
     assert note.details == {"code": "bad_key", "names": ["demo", "other"]}
+
+
+async def test_more_names_than_tunnels_reserve_none(world: World) -> None:
+    """A key for one tunnel does not collect names by being refused."""
+    key = await world.child(*await world.project("one"), tunnels=1)
+    assert (await world.refused(key, "a", "b")).code == "too_many"
+    assert await world.registry.subdomains.owners() == {}
+    assert isinstance(await world.admit(key, "a"), Principal)
 
 
 async def test_another_projects_name_is_taken(world: World) -> None:
@@ -237,6 +246,28 @@ async def test_the_last_word_hears_what_happened_meanwhile(world: World) -> None
     refused = world.admission.last_word(admitted, ("demo",))
     assert refused is not None
     assert refused.code == "revoked"
+
+
+async def test_a_key_of_a_retired_signer_is_as_good_as_expired(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that an agent that can get another one does; without a query, and also between the check and the moment when
+    the session would count. Who showed it is not proven any more, so it is counted by its address.
+    """
+    project, master = await world.project("one")
+    key = await world.child(project, master)
+    admitted = await world.admit(key)
+    assert isinstance(admitted, Principal)
+    assert admitted.signer == world.signer.kid
+    other = SigningKey.generate()
+    world.verifier.learn({other.kid: other.public}, {world.signer.kid})
+    asked = world.admission.last_word(admitted, ("demo",))
+    monkeypatch.setattr(world.registry.keys, "lineage", None)
+    for refused in (asked, await world.refused(key)):
+        assert refused is not None
+        assert (refused.code, refused.retry_after) == ("expired", None)
+        assert "retired" in refused.message
+    assert world.journal.waiting() == []
+    world.journal.sum_up()
+    assert [dict(note.details) for note in world.journal.waiting()] == [{"retired": 1}]
 
 
 async def test_a_new_key_for_a_session_is_of_the_same_project(world: World) -> None:
