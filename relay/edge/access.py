@@ -85,6 +85,8 @@ class Password:
     known: bool
     """Whether there is such a user; else the hash is another user's, so that the answer takes as long."""
     refusal: No = field(compare=False)
+    project: str = ""
+    """Whose hash it is."""
 
 
 class TooManyChecks(Exception):
@@ -133,14 +135,16 @@ def decide(request: Request, door: Door, gate: Gate, proved: Password | None = N
             return No(Code.FORBIDDEN, verdict.detail, verdict=verdict)
         return _ask(request, rules, verdict.detail, verdict)
     if scheme == b"basic" and rules.basic:
-        return _basic(request, rules, credential, gate, proved)
+        return _basic(request, door, credential, gate, proved)
     wanted = f"it takes {' or '.join(_WANTED[way] for way in rules.ways)}"
     return _ask(request, rules, wanted if shown else f"no Authorization field; {wanted}")
 
 
 def _basic(
-    request: Request, rules: AccessRules, credential: bytes, gate: Gate, proved: Password | None
+    request: Request, door: Door, credential: bytes, gate: Gate, proved: Password | None
 ) -> Let | No | Password:
+    rules = door.access
+    assert rules is not None
     wrong = _ask(request, rules, "the user or the password is wrong")
     try:  # RFC 7617 §2.1: UTF-8, in normal form C
         text = unicodedata.normalize("NFC", binascii.a2b_base64(credential, strict_mode=True).decode())
@@ -152,7 +156,7 @@ def _basic(
     known = rules.hash_of(user)
     # Always the same one for the same user: a different time from call to call would tell that there is none.
     stand_in = rules.basic[zlib.crc32(user.encode()) % len(rules.basic)][1]
-    shown = Password(password, known or stand_in, known is not None, wrong)
+    shown = Password(password, known or stand_in, known is not None, wrong, door.project)
     right = True if shown == proved else gate.remembered(shown)
     if right is None:
         return shown

@@ -67,7 +67,7 @@ class VisitorGate:
 
     async def password(self, shown: Password, address: str) -> bool:
         """See `Gate.password`."""
-        return await self._passwords.check(shown.hash, shown.password, address)
+        return await self._passwords.check(shown.hash, shown.password, address, shown.project)
 
     def _prove(self, text: str) -> Grant:
         """The grant of a key that this relay signed. Raises `BadKey`."""

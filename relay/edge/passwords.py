@@ -2,7 +2,8 @@
 
 A check costs tens of milliseconds and megabytes on purpose, and anybody may ask for one. So how many run and wait is
 bounded, in all and for each address, wrong guesses slow their address down, and a password that was right a moment ago
-is known by a keyed hash of it, never by itself.
+is known by a keyed hash of it, never by itself. One project's checks run one after another, and those that nobody waits
+for any more do not run.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from relay.edge.access import TooManyChecks
 AT_ONCE = 2
 MOST_WAITING = 64
 MOST_PER_ADDRESS = 8
+MOST_PER_PROJECT = 16
+"""Of those that run and wait: a project chooses what its hashes cost, and must not make the others wait for it."""
 REMEMBERED = 60.0
 """Seconds for which a password counts as right without a check."""
 REMEMBERED_WRONG = 10.0
@@ -59,6 +62,11 @@ class Passwords:
         """Until when each is remembered; the oldest first."""
         self._running: dict[bytes, asyncio.Task[bool]] = {}
         self._asking: Counter[str] = Counter()
+        self._wanted: Counter[bytes] = Counter()
+        """How many wait for each check."""
+        self._turns: dict[str, asyncio.Semaphore] = {}
+        self._of_project: Counter[str] = Counter()
+        """Checks that run or wait, of each project."""
         self._guesses: OrderedDict[str, tuple[int, float]] = OrderedDict()
         """Wrong ones in a row, and when the last was made, for each address; who guessed last stands last."""
         self._slots = asyncio.Semaphore(AT_ONCE)
@@ -71,8 +79,8 @@ class Passwords:
             return True
         return False if self._wrong.get(mark, now) > now else None
 
-    async def check(self, known: str, password: str, address: str) -> bool:
-        """Whether a password fits a hash; `address` is who asks. Raises `TooManyChecks`."""
+    async def check(self, known: str, password: str, address: str, project: str = "") -> bool:
+        """Whether a password fits a hash of `project`; `address` is who asks. Raises `TooManyChecks`."""
         mark, prefix = self._mark(known, password), prefix_of(address)
         if self._asking[prefix] >= MOST_PER_ADDRESS:
             raise TooManyChecks("too many passwords from one address")
@@ -82,10 +90,17 @@ class Passwords:
                 await asyncio.sleep(delay)
             running = self._running.get(mark)
             if running is None:  # a browser opens several connections, each with the same password
-                if len(self._running) >= AT_ONCE + MOST_WAITING:
+                if len(self._running) >= AT_ONCE + MOST_WAITING or self._of_project[project] >= MOST_PER_PROJECT:
                     raise TooManyChecks("too many passwords at once")
-                running = self._running[mark] = asyncio.ensure_future(self._check(mark, known, password))
-            right = await asyncio.shield(running)
+                self._of_project[project] += 1
+                running = self._running[mark] = asyncio.ensure_future(self._check(mark, known, password, project))
+            self._wanted[mark] += 1
+            try:
+                right = await asyncio.shield(running)
+            finally:
+                self._wanted[mark] -= 1
+                if not self._wanted[mark]:
+                    del self._wanted[mark]
         finally:
             self._asking[prefix] -= 1
             if not self._asking[prefix]:
@@ -93,15 +108,21 @@ class Passwords:
         self._note(prefix, right)
         return right
 
-    async def _check(self, mark: bytes, known: str, password: str) -> bool:
+    async def _check(self, mark: bytes, known: str, password: str, project: str) -> bool:
         loop = asyncio.get_running_loop()
+        turn = self._turns.setdefault(project, asyncio.Semaphore(1))
         try:
-            async with self._slots:
+            async with turn, self._slots:
+                if mark not in self._wanted:
+                    return False
                 if self._pool is None:
                     self._pool = ThreadPoolExecutor(AT_ONCE, "password")
                 right = await loop.run_in_executor(self._pool, self._verify, known, password)
         finally:
             del self._running[mark]
+            self._of_project[project] -= 1
+            if not self._of_project[project]:
+                del self._of_project[project], self._turns[project]
         memory, seconds = (self._right, REMEMBERED) if right else (self._wrong, REMEMBERED_WRONG)
         memory[mark] = self._now() + seconds
         memory.move_to_end(mark)

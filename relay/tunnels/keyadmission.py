@@ -111,7 +111,8 @@ class KeyAdmission:
                 return Refused("bad_key", f"The key {grant.key_id} opens {allowed}, not {name!r}. {_MINT}")
         most = grant.scope.tunnels
         if most is not None and len(names) > most:  # before any of them is reserved
-            return Refused("too_many", f"The key {grant.key_id} opens at most {most} tunnels, not {len(names)}. {_MINT}")
+            said = f"The key {grant.key_id} opens at most {most} tunnels, not {len(names)}. {_MINT}"
+            return Refused("too_many", said)
         return None
 
     async def _known(self, grant: Grant, names: tuple[str, ...], address: str) -> Principal | Refused:

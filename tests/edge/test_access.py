@@ -559,7 +559,7 @@ async def test_a_revoked_key_cuts_what_it_let_in_and_nothing_else() -> None:
 
 @virtual
 async def test_a_retired_signer_cuts_what_its_keys_let_in() -> None:
-    """Keys that another one signed go on, also one of the same id: of two such one is forged, and nobody knows which."""
+    """Keys that another one signed go on, also one of the same id: it is the signature that is worth nothing."""
     place, agent, visit, _, keys = await private(KEYS)
     other = SigningKey.generate()
     keys.verifier.learn({other.kid: other.public}, ())

@@ -102,7 +102,7 @@ async def test_a_few_at_once_and_the_others_wait() -> None:
     """However many ask: two run, the rest waits in the order in which it came."""
     work = Work()
     checks = Passwords(ManualClock(), work)
-    asking = [asyncio.ensure_future(checks.check(HASH, str(n), f"192.0.2.{n}")) for n in range(10)]
+    asking = [asyncio.ensure_future(checks.check(HASH, str(n), f"192.0.2.{n}", f"project {n}")) for n in range(10)]
     await work.begun(2)
     work.let(10)
     assert await asyncio.gather(*asking) == [False] * 10
@@ -128,7 +128,7 @@ async def test_more_than_may_wait_are_told_so(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(room, "MOST_WAITING", 10)
     work = Work()
     checks = Passwords(ManualClock(), work)
-    asking = [asyncio.ensure_future(checks.check(HASH, str(n), f"192.0.2.{n}")) for n in range(12)]
+    asking = [asyncio.ensure_future(checks.check(HASH, str(n), f"192.0.2.{n}", f"project {n}")) for n in range(12)]
     await work.begun(2)
     with pytest.raises(TooManyChecks):
         await checks.check(HASH, "one more", "192.0.2.99")
@@ -137,12 +137,45 @@ async def test_more_than_may_wait_are_told_so(monkeypatch: pytest.MonkeyPatch) -
     assert not await checks.check(HASH, "one more", "192.0.2.99")
 
 
+async def test_one_project_may_not_make_the_others_wait() -> None:
+    """However dear its hashes and however many ask for it: the next project's check begins at once."""
+    work = Work()
+    checks = Passwords(ManualClock(), work)
+    asking = [
+        asyncio.ensure_future(checks.check(HASH, str(n), f"192.0.2.{n}", "dear")) for n in range(room.MOST_PER_PROJECT)
+    ]
+    await work.begun(1)
+    with pytest.raises(TooManyChecks):
+        await checks.check(HASH, "one more", "192.0.2.99", "dear")
+    other = asyncio.ensure_future(checks.check(HASH, "swordfish", "192.0.2.99", "other"))
+    await work.begun(2)
+    assert sorted(work.calls) == ["0", "swordfish"]
+    work.let(room.MOST_PER_PROJECT + 1)
+    assert await other
+    assert await asyncio.gather(*asking) == [False] * room.MOST_PER_PROJECT
+    assert (checks._of_project, checks._turns, checks._wanted) == ({}, {}, {})
+
+
+async def test_a_check_that_nobody_waits_for_does_not_run() -> None:
+    """Whoever asks and leaves makes no work."""
+    work = Work()
+    checks = Passwords(ManualClock(), work)
+    asking = [asyncio.ensure_future(checks.check(HASH, str(n), f"192.0.2.{n}")) for n in range(5)]
+    await work.begun(1)
+    for one in asking[1:4]:
+        one.cancel()
+    work.let(2)
+    assert not await asking[4]
+    assert work.calls == ["0", "4"]
+    assert checks.remembered(HASH, "1") is None
+
+
 async def test_one_address_may_not_take_all_the_room() -> None:
     """Above its share it is told so at once, while others are served; then it has room again."""
     work = Work()
     checks = Passwords(ManualClock(), work)
     asking = [asyncio.ensure_future(checks.check(HASH, str(n), "2001:db8::1")) for n in range(room.MOST_PER_ADDRESS)]
-    await work.begun(2)
+    await work.begun(1)
     with pytest.raises(TooManyChecks):
         await checks.check(HASH, "one more", "2001:db8::2")
     work.let(room.MOST_PER_ADDRESS + 2)

@@ -1,4 +1,4 @@
-"""A signing key that was retired: what it signed ends here, wherever that was said, and the node signs by another one."""
+"""A signing key that was retired: what it signed ends here, whoever said so, and the node signs by another one."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import sqlite3
 import statistics
@@ -194,7 +195,7 @@ class Visits:
 
     def p99(self) -> float:
         """Seconds; only one answer in a hundred took longer."""
-        return statistics.quantiles(self.seconds, n=100)[98]
+        return statistics.quantiles(self.seconds, n=100)[98] if len(self.seconds) > 1 else math.inf
 
 
 @contextlib.asynccontextmanager
