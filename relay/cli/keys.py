@@ -14,7 +14,8 @@ from relay.cli.revoking import add as add_revoke
 from relay.cli.scanning import add as add_scan
 from relay.cli.showing import KEY_COLUMNS, about, key_row, last_use, scope_names, show_key
 from relay.cli.tables import cell, table, when
-from relay.keys.forms import Kind, is_public_id, kind_of, public_text
+from relay.keys.errors import BadKey
+from relay.keys.forms import Kind, check_text, is_public_id, kind_of, public_text
 from relay.keys.scopes import Scope
 
 keys = group("Mint, list, show, rotate and revoke keys, and look for lost ones.")
@@ -82,7 +83,7 @@ def mint(
             place.write(pair.text)
             wish["public_key"] = public_text(pair.public)
         made = client.post("keys", body={name: value for name, value in wish.items() if value not in (None, {})})
-        text = _text_of(made) if pair is None else pair.text
+        text = _text_of(made, kind) if pair is None else pair.text
         if pair is None:
             place.write(text)
         place.keep()
@@ -109,11 +110,18 @@ def _scope(asked: dict[str, Any]) -> dict[str, Any]:
     return said
 
 
-def _text_of(made: dict[str, Any]) -> str:
+def _text_of(made: dict[str, Any], kind: Kind) -> str:
     text = made.get("text")
-    if not isinstance(text, str) or not text:
+    if not isinstance(text, str) or not _is_key(text, kind):  # it goes to the terminal and into files as it is
         raise Unavailable("The relay gave no key: is this command older or newer than the relay?")
     return text
+
+
+def _is_key(text: str, kind: Kind) -> bool:
+    try:
+        return check_text(text) is kind
+    except BadKey:
+        return False
 
 
 def _summary(key: dict[str, Any]) -> str:

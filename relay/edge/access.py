@@ -140,9 +140,7 @@ def decide(request: Request, door: Door, gate: Gate, proved: Password | None = N
     return _ask(request, rules, wanted if shown else f"no Authorization field; {wanted}")
 
 
-def _basic(
-    request: Request, door: Door, credential: bytes, gate: Gate, proved: Password | None
-) -> Let | No | Password:
+def _basic(request: Request, door: Door, credential: bytes, gate: Gate, proved: Password | None) -> Let | No | Password:
     rules = door.access
     assert rules is not None
     wrong = _ask(request, rules, "the user or the password is wrong")

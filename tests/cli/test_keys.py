@@ -96,6 +96,20 @@ def test_a_minted_key_into_a_file(master: bool, command: Command, relay: FakeRel
     assert (found["text"], found["file"]) == (None, f"{file}2")
 
 
+@pytest.mark.parametrize("text", ["mtk_child_\x1b[2J", "x", "mtk_child_000000000001"])
+def test_what_is_no_child_key_is_neither_shown_nor_kept(
+    command: Command, relay: FakeRelay, tmp_path: Path, text: str
+) -> None:
+    """Whatever answers at the relay's address: nothing of it reaches the terminal or a file as it is."""
+    relay.on("POST /keys", Answer(201, {"key": record("mtk_child_000000000001"), "text": text}))
+    file = tmp_path / "child.key"
+    for words in ((), ("--json",), ("--key-out", str(file))):
+        answer = command("keys", "mint", *words)
+        assert answer.code == 8
+        assert text not in answer.out + answer.err
+    assert not file.exists()
+
+
 def test_mint_for_programs(command: Command, relay: FakeRelay) -> None:
     """The record and the text."""
     text = signed()

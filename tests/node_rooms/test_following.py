@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -136,6 +138,18 @@ async def test_revoked_keys_are_forgotten_once_they_have_expired(
     monkeypatch.setattr(node.office.registry.changes, "revoked_alive", slow)
     await node.follower._learn_alive()
     assert revocations.known() == {record.id, "mtk_child_meanwhile000"}
+
+
+async def test_a_clock_that_is_set_back_wakes_no_revoked_key(node: Node, other: Registry) -> None:
+    """What was revoked is remembered for a week after it expired, and forgotten then."""
+    follower, revocations = node.follower, node.follower._all.revocations
+    record = await a_child(node, other)
+    await other.keys.revoke(Actor(record.parent_id or ""), record.id, cascade=False)
+    assert record.expires_at is not None
+    for after, known in ((6 * 86_400, {record.id}), (8 * 86_400, set())):
+        follower._all = replace(follower._all, now=partial(float, record.expires_at + after))
+        await follower._learn_alive()
+        assert revocations.known() == known
 
 
 async def test_names_follow(node: Node, other: Registry) -> None:
