@@ -13,11 +13,12 @@ import pytest_asyncio
 
 from tests.mcp.peers import Exposed, House, Transcript, ask
 from tests.support.child import Event
+from tests.support.longer import LONGER
 from tests.support.processes import DOMAIN
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("mcp-oauth")]  # few servers for all
 
-PAIRS = pytest.mark.parametrize(("server", "client"), [(1, 2), (2, 1)])
+PAIRS = pytest.mark.parametrize(("server", "client"), [(1, 2), pytest.param(2, 1, marks=LONGER)])
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
