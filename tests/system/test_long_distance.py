@@ -23,6 +23,7 @@ import pytest_asyncio
 from tests.support.child import Event
 from tests.support.faultprocess import FaultProcess
 from tests.support.local import LocalProcess
+from tests.support.longer import LONGER
 from tests.support.processes import DOMAIN, AgentProcess, RelayProcess
 from tests.support.rawhttp import RawClient
 from tests.system.bulk import Bulk, Way
@@ -126,7 +127,7 @@ async def small_requests(path: Path, waits: list[tuple[float, float]]) -> None:
             await client.stream.left_within(PAUSE)
 
 
-@pytest.mark.parametrize("way", ["down", "up"])
+@pytest.mark.parametrize("way", [pytest.param("down", marks=LONGER), "up"])
 async def test_distance_costs_neither_rate_nor_patience(paths: dict[str, Path], way: Way) -> None:
     """80 % of the near rate over seconds 3 to 10, and small requests with a p99 of 1.5 round trips beside it.
 
