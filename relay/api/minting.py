@@ -27,7 +27,7 @@ async def mint(call: Call) -> Reply:
     wish = call.taken(MintWish).root
     kind = Kind(wish.kind)
     project = await meant(call, wish.project, MINTING[kind])
-    now = math.floor(call.office.now())
+    now = call.office.now()
     expires_at = _expiry(call.who, wish, now)
     public = read_public(wish.public_key) if isinstance(wish, MasterWish) else None
     new = NewKey(
@@ -41,7 +41,7 @@ async def mint(call: Call) -> Reply:
         tunnel=wish.tunnel if isinstance(wish, VisitorWish) else None,
         expires_at=expires_at,
     )
-    text = None if expires_at is None or public is not None else _signed(call, new, now, expires_at)
+    text = None if expires_at is None or public is not None else _signed(call, new, math.floor(now), expires_at)
     record = await call.office.registry.keys.mint(call.actor, new)
     if public is not None:
         call.office.keyring.learn(record)
@@ -58,19 +58,19 @@ def _scope(caller: Caller, wish: MasterWish | ChildWish | VisitorWish) -> Scope:
     return Scope.from_json(members)
 
 
-def _expiry(caller: Caller, wish: MasterWish | ChildWish | VisitorWish, now: int) -> float | None:
+def _expiry(caller: Caller, wish: MasterWish | ChildWish | VisitorWish, now: float) -> float | None:
     """In whole seconds, as a token says it; raises `Problem` when it would be later than the caller's."""
     most = None if caller.expires_at is None else math.floor(caller.expires_at)
+    full = math.ceil(now)  # a life of a second must not be over before the key is there
     if wish.life is not None:
-        expires_at = now + wish.life
-        if most is not None and expires_at > most:
+        if most is not None and math.floor(now) + wish.life > most:
             raise problems.invalid(
                 f"The member 'life' of the body is too long: {caller.key_id} expires at {text_of(most)}."
             )
-        return float(expires_at)
+        return float(full + wish.life if most is None else min(full + wish.life, most))
     if isinstance(wish, MasterWish):
         return None if most is None else float(most)
-    return float(now + DAY if most is None else min(now + DAY, most))
+    return float(full + DAY if most is None else min(full + DAY, most))
 
 
 def _signed(call: Call, new: NewKey, now: int, expires_at: float) -> str:

@@ -34,7 +34,7 @@ async def test_a_child_key_opens_nothing_wider_than_asked(tmp_path: Path) -> Non
         key = made["key"]
         assert (key["kind"], key["project_name"], key["parent"], key["label"]) == ("child", "one", master.id, "laptop")
         assert key["scope"] == {"names": ["*"], "tunnels": None, "rate": None, "bandwidth": None}
-        assert (key["created_at"], key["expires_at"]) == ("2027-01-15T08:00:00.250000Z", "2027-01-16T08:00:00.000000Z")
+        assert (key["created_at"], key["expires_at"]) == ("2027-01-15T08:00:00.250000Z", "2027-01-16T08:00:01.000000Z")
         grant = at.office.verifier.verify(made["text"], Kind.CHILD, at.clock())
         assert (grant.key_id, grant.project, grant.lineage) == (key["id"], project.id, (operator.id, master.id))
         child = Holder((await at.registry.keys.find([key["id"]]))[key["id"]], text=made["text"])
@@ -55,7 +55,7 @@ async def test_what_is_left_out_is_as_the_parents(tmp_path: Path) -> None:
         assert made["key"]["expires_at"] == "2027-01-15T10:00:00.000000Z"
         status, made = await mint(at, master, kind="child", life=60, scope={"names": ["mcp-a*"], "tunnels": 1})
         assert (status, made["key"]["scope"]) == (201, scope.to_json() | {"names": ["mcp-a*"], "tunnels": 1})
-        assert made["key"]["expires_at"] == "2027-01-15T08:01:00.000000Z"
+        assert made["key"]["expires_at"] == "2027-01-15T08:01:01.000000Z"
         for wish, said in (
             ({"life": 7201}, "'life' of the body is too long"),
             ({"scope": {"names": ["*"]}}, "the names *"),

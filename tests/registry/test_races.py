@@ -1,7 +1,7 @@
 """Two programs at once: whatever the order, no rule of the registry is broken.
 
 Both are of this process, with a pool and a queue of their own, so they meet in the database only.
-RELAY_CHAOS=1 races 10,000 times.
+1,000 times here, 10,000 with RELAY_CHAOS=1.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from tests.registry.world import World, a_key, actor
 
 CHAOS = bool(os.environ.get("RELAY_CHAOS"))
 MINTS = 10
-ROUNDS = 1000 if CHAOS else 12
-NAMES = 1000 if CHAOS else 30
+ROUNDS = 1000 if CHAOS else 100
+NAMES = 1000 if CHAOS else 100
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800 if CHAOS else 120)]
 

@@ -129,7 +129,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
         house = House(relay, agent, other, local, options, {})
         for name in ("t", "u"):
             house.keys[name] = (await house.mint(name))[1]
-        short = await relay.api.do("POST", "/keys", {"kind": "visitor", "tunnel": "t", "life": 1})
+        short = await relay.api.do("POST", "/keys", {"kind": "visitor", "tunnel": "t", "life": 2})
         house.keys["short"] = short["text"]
         yield house
 
@@ -296,7 +296,7 @@ async def test_a_revoked_key_cuts_its_streams_and_opens_nothing_more(house: Hous
 
 
 async def test_an_expired_key_opens_nothing(house: House) -> None:
-    """Minted for a second when all this began."""
+    """Minted for two seconds when all this began."""
     request = CURL.request(host("t"), b"/", bearer(house.keys["short"]))
     async with asyncio.timeout(5):
         while (response := await exchange(house.port, request)).status == 200:
