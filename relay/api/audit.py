@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from relay.api import models
 from relay.api.call import Call, Reply
-from relay.api.times import text_of
 from relay.api.wishes import AuditQuery
 from relay.keys.chain import GENESIS, sign_head
+from relay.keys.times import text_of
 
 
 async def page(call: Call) -> Reply:

@@ -12,10 +12,10 @@ from relay.api import problems
 from relay.api.office import Office, Refusal
 from relay.api.problems import Problem
 from relay.api.rights import Caller
-from relay.api.times import text_of
 from relay.keys.errors import BadKey, Reason
 from relay.keys.forms import Kind, check_text, kind_of
 from relay.keys.requests import read_kid, verify_request
+from relay.keys.times import text_of
 from relay.registry.errors import NotFound
 from relay.registry.records import KeyRecord
 from relay.tunnels.revocations import Verdict

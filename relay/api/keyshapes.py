@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from relay.api import models
 from relay.api.office import Office
-from relay.api.times import text_of, text_or_none
 from relay.keys.forms import Kind, public_text
+from relay.keys.times import text_of, text_or_none
 from relay.registry.records import KeyRecord, Revocation
 
 
@@ -37,10 +35,6 @@ def key_of(record: KeyRecord, project_name: str | None, now: float) -> models.Ke
 
 def told_of_revocation(office: Office, revocation: Revocation) -> models.Revoked:
     """Cuts what the revoked keys hold open, then counts them: whoever reads the counts can rely on it."""
-    for key_id in revocation.ids:
-        record = office.keyring.public_of(key_id)
-        if record is not None and record.revoked_at is None:
-            office.keyring.learn(replace(record, revoked_at=revocation.at, revoked_by=revocation.by))
     if revocation.ids:
         office.live.on_revoked(revocation.ids, revocation.by, revocation.at)
     counts = {kind.value: revocation.counts.get(kind, 0) for kind in Kind}

@@ -13,11 +13,11 @@ from relay.api.call import Call, Reply
 from relay.api.keyshapes import key_of
 from relay.api.projects import meant
 from relay.api.rights import MINTING, Caller
-from relay.api.times import text_of
 from relay.api.wishes import DAY, ChildWish, MasterWish, MintWish, VisitorWish
 from relay.keys.forms import Kind, read_public
 from relay.keys.private import id_of_public
 from relay.keys.scopes import Scope
+from relay.keys.times import text_of
 from relay.keys.tokens import Grant, new_id
 from relay.registry.records import NewKey
 

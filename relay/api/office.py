@@ -54,7 +54,7 @@ class Live(Protocol):
         """Ends the sessions that serve the name, if any; their agents are told the sentence."""
 
     def on_revoked(self, ids: Collection[str], by: str, at: float) -> None:
-        """These keys were revoked: their sessions end now."""
+        """These keys were revoked: their sessions end now, and the keyring knows of it."""
 
     def on_moved(self, name: str, project: str) -> None:
         """The name belongs to this project now; to none, where that is empty."""

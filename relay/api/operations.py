@@ -11,8 +11,8 @@ from relay.api import audit, keys, minting, models, projects, signers, subdomain
 from relay.api.call import Call, Reply
 from relay.api.models import Given
 from relay.api.rights import Right
-from relay.api.times import text_of
 from relay.api.wishes import Taken
+from relay.keys.times import text_of
 
 PREFIX = "/api/v1"
 NAME = "tunnel-relay"

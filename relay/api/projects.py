@@ -9,10 +9,10 @@ from relay.api.call import Call, Reply
 from relay.api.keyshapes import key_of, told_of_revocation
 from relay.api.office import Office
 from relay.api.rights import Right, Thing
-from relay.api.times import text_of, text_or_none
 from relay.api.wishes import NewProject, Paging
 from relay.keys.forms import Kind, read_public
 from relay.keys.private import id_of_public
+from relay.keys.times import text_of, text_or_none
 from relay.registry.errors import NotFound
 from relay.registry.records import NewKey, Project
 

@@ -6,8 +6,8 @@ import re
 
 from relay.api import models, problems
 from relay.api.call import Call, Reply
-from relay.api.times import text_of, text_or_none
 from relay.keys.forms import public_text
+from relay.keys.times import text_of, text_or_none
 
 KID = r"^node_[0-9A-Za-z]{12}$"
 

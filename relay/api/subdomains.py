@@ -6,8 +6,8 @@ from relay.api import models, problems
 from relay.api.call import Call, Reply
 from relay.api.projects import Names, find, listed, meant
 from relay.api.rights import Right, Thing
-from relay.api.times import text_of, text_or_none
 from relay.api.wishes import MoveWish, OfProject, ReserveWish
+from relay.keys.times import text_of, text_or_none
 from relay.registry.errors import NotFound
 from relay.registry.records import Subdomain
 from relay.tunnels.admission import refuse_reserved

@@ -7,9 +7,9 @@ from relay.api.call import Call, Reply
 from relay.api.office import LiveTunnel
 from relay.api.projects import Names, listed
 from relay.api.rights import Right, Thing
-from relay.api.times import text_of
 from relay.api.wishes import OfProject
 from relay.keys import compact
+from relay.keys.times import text_of
 from relay.registry.audit import Action
 from relay.registry.records import Note
 

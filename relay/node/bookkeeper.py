@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import IO
 
 from relay.keys.chain import GENESIS, Head, Tampered, head_line, read_heads, sign_head
+from relay.keys.times import text_of
 from relay.keys.tokens import SigningKey
 from relay.node.errors import StartError
 from relay.registry import Registry
-from relay.registry.audit import moment
 from relay.registry.errors import RegistryError
 from relay.tunnels.journal import Journal
 
@@ -155,7 +155,7 @@ class Bookkeeper:
     async def sign(self, now: float) -> None:
         """A head for the audit's end. Raises `RegistryError`, `OSError`, `Tampered`."""
         seq, hash = await self._registry.audit.head()
-        await asyncio.to_thread(self._heads.extend, self._key(), seq, hash, moment(now))  # a disk may take its time
+        await asyncio.to_thread(self._heads.extend, self._key(), seq, hash, text_of(now))  # a disk may take its time
 
     async def _attempt(self, work: Awaitable[None]) -> None:
         try:

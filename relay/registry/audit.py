@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from enum import StrEnum
 
 from sqlalchemy import insert, select
 
 from relay.keys.chain import AuditRow, digest
+from relay.keys.times import text_of
 from relay.registry.database import Database, Writing
 from relay.registry.errors import RegistryError, Unavailable
 from relay.registry.records import Note
@@ -43,11 +43,6 @@ class Action(StrEnum):
     RELAY_START = "relay.start"
 
 
-def moment(at: float) -> str:
-    """ISO 8601 in UTC with microseconds: `2026-01-02T03:04:05.000006Z`."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
 async def append(write: Writing, at: float, *notes: Note) -> None:
     """Adds rows to the transaction of the change that they are about. Raises Unavailable, and so undoes the change."""
     if not notes:
@@ -58,7 +53,7 @@ async def append(write: Writing, at: float, *notes: Note) -> None:
         seq += 1
         row = AuditRow(
             seq=seq,
-            at=moment(at if note.at is None else note.at),
+            at=text_of(at if note.at is None else note.at),
             actor=note.actor.key_id,
             lineage=tuple(note.actor.lineage),
             action=str(note.action),

@@ -10,7 +10,7 @@ from sqlalchemy import BindParameter, bindparam, or_, select, tuple_, update
 from relay.registry.audit import Action, append
 from relay.registry.database import Database, Writing
 from relay.registry.errors import NotAllowed
-from relay.registry.minting import LONG_LIVED, add_key, insert_key, live_project
+from relay.registry.minting import add_key, insert_key, live_project
 from relay.registry.records import Actor, KeyFilter, KeyRecord, NewKey, Note, Page, Revocation, Rotated
 from relay.registry.revocation import revoke_tree, told
 from relay.registry.rows import after, key_of, page, page_size
@@ -124,7 +124,7 @@ class Keys:
             old = await newest(write, key_id)
             if token_version is not None and token_version <= old.token_version:
                 return Rotated(None, old)
-            if old.kind not in LONG_LIVED:
+            if not old.kind.private:
                 raise NotAllowed("kind", f"A key of the kind {old.kind} is not rotated; mint another one.")
             await acting(write, actor, now)
             if actor.key_id == key_id != old.id:  # it may be in the hands of whoever it was replaced for

@@ -19,7 +19,6 @@ MINTS: dict[Kind, frozenset[Kind]] = {
     Kind.CHILD: frozenset(),
     Kind.VISITOR: frozenset(),
 }
-LONG_LIVED = frozenset({Kind.OPERATOR, Kind.MASTER})
 LONGEST_LABEL = 200
 
 
@@ -60,19 +59,19 @@ async def insert_key(write: Writing, now: float, new: NewKey, token_version: int
         await write.run(insert(KEYS), row_of_key(record))
     except Conflict:
         raise Conflict("key_exists", f"The key {new.id} is registered already.") from None
-    if new.kind in LONG_LIVED:
+    if new.kind.private:
         write.ledger.keys_seq += 1
     return record
 
 
 def _check_form(new: NewKey, now: float) -> None:
-    if (new.public is not None) != (new.kind in LONG_LIVED) or (new.public is not None and len(new.public) != 32):
+    if (new.public is not None) != new.kind.private or (new.public is not None and len(new.public) != 32):
         raise NotAllowed("public_key", "Operator and master keys have a public key of 32 bytes, others have none.")
     if (new.tunnel is not None) != (new.kind is Kind.VISITOR):
         raise NotAllowed("tunnel", "A visitor key is for one tunnel, other keys are for none.")
     if (new.project_id is None) != (new.kind is Kind.OPERATOR):
         raise NotAllowed("project", "Every key but an operator key belongs to a project.")
-    if new.expires_at is None and new.kind not in LONG_LIVED:
+    if new.expires_at is None and not new.kind.private:
         raise NotAllowed("expiry", f"A key of the kind {new.kind} must expire.")
     if new.expires_at is not None and not now < new.expires_at < 1e11:
         raise NotAllowed("expiry", "The key would have expired already, or lives too long; choose another life.")

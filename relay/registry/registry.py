@@ -11,7 +11,8 @@ from dataclasses import asdict
 from sqlalchemy import insert, select, update
 
 from relay.keys.forms import public_text
-from relay.registry.audit import Action, Audit, append, moment
+from relay.keys.times import text_of
+from relay.registry.audit import Action, Audit, append
 from relay.registry.database import Database
 from relay.registry.dialects import insert_or_add
 from relay.registry.errors import Conflict, NotFound, SchemaError
@@ -70,7 +71,7 @@ class Signers:
                 if bytes(row.public_key) != public:
                     raise Conflict("signer_exists", f"The signing key {kid} is registered with another public key.")
                 if row.retired_at is not None:
-                    raise Conflict("signer_retired", f"The signing key {kid} was retired at {moment(row.retired_at)}.")
+                    raise Conflict("signer_retired", f"The signing key {kid} was retired at {text_of(row.retired_at)}.")
                 return
             now = self._now()
             await write.run(insert(SIGNERS), {"kid": kid, "public_key": public, "node": node, "created_at": now})

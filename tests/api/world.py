@@ -122,6 +122,7 @@ class Alive:
     closed: list[tuple[str, str]] = field(default_factory=list)
     revoked: list[tuple[frozenset[str], str, float]] = field(default_factory=list)
     moved: list[tuple[str, str]] = field(default_factory=list)
+    ring: Ring = field(default_factory=Ring, compare=False)
 
     def tunnels(self) -> list[LiveTunnel]:
         """See `Live`."""
@@ -134,6 +135,8 @@ class Alive:
     def on_revoked(self, ids: Collection[str], by: str, at: float) -> None:
         """See `Live`."""
         self.revoked.append((frozenset(ids), by, at))
+        for key_id in ids & self.ring.records.keys():
+            self.ring.learn(replace(self.ring.records[key_id], revoked_at=at, revoked_by=by))
 
     def on_moved(self, name: str, project: str) -> None:
         """See `Live`."""
@@ -161,7 +164,7 @@ class World:
         self.registry = registry or cast(Registry, Away())
         self.clock = clock
         self.ring = Ring()
-        self.alive = Alive()
+        self.alive = Alive(ring=self.ring)
         self.signer = SigningKey.generate()
         self.signers: list[Signer] = []
         self.used: list[tuple[str, str]] = []

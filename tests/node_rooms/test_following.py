@@ -4,44 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 from relay.keys.forms import Kind
 from relay.keys.private import PrivateKey
 from relay.keys.tokens import new_id
-from relay.node.assemble import Node, assemble
-from relay.node.ground import lay
-from relay.registry import Actor, Database, NewKey, NotFound, Registry
+from relay.node.assemble import Node
+from relay.registry import Actor, NewKey, NotFound, Registry
 from relay.registry.records import KeyRecord, Revoked
-from relay.settings import ServeSettings
 from relay.tunnels.admission import Principal
 from relay.tunnels.hub import Link
 from relay.wire.errors import AwayCode
 from tests.tunnels.test_hub import a_session
-
-
-@pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[Node]:
-    """A node that has loaded, and is polled by the test."""
-    async with lay(ServeSettings(data=tmp_path), 8080) as ground:
-        made = assemble(ground, lambda event: None)
-        await made.follower.load()
-        yield made
-
-
-@pytest.fixture
-async def other(node: Node, tmp_path: Path) -> AsyncIterator[Registry]:
-    """The same registry, as another node opened it."""
-    import time
-
-    database = await Database.open(f"sqlite:///{tmp_path}/relay.db")
-    yield Registry(database, time.time)
-    await database.close()
 
 
 async def a_child(node: Node, registry: Registry) -> KeyRecord:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import stat
-import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,35 +10,18 @@ import pytest
 
 from relay.keys.chain import read_heads
 from relay.keys.tokens import SigningKey
-from relay.node.assemble import Node, assemble
+from relay.node.assemble import Node
 from relay.node.bookkeeper import HEADS_NAME
 from relay.node.errors import StartError
 from relay.node.ground import lay
 from relay.node.keyfiles import SIGNING_NAME, signing_key
-from relay.registry import Actor, Database, Registry, Unavailable
+from relay.registry import Actor, Registry, Unavailable
 from relay.settings import ServeSettings
 from relay.tunnels.admission import Principal
 from relay.tunnels.hub import Link
 from tests.tunnels.test_hub import a_session
 
 BY = Actor("mtk_operator_x")
-
-
-@pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[Node]:
-    """A node that has loaded, and is polled by the test."""
-    async with lay(ServeSettings(data=tmp_path), 8080) as ground:
-        made = assemble(ground, lambda event: None)
-        await made.follower.load()
-        yield made
-
-
-@pytest.fixture
-async def other(node: Node, tmp_path: Path) -> AsyncIterator[Registry]:
-    """The same registry, as another node opened it."""
-    database = await Database.open(f"sqlite:///{tmp_path}/relay.db")
-    yield Registry(database, time.time)
-    await database.close()
 
 
 def live_link(node: Node, signer: SigningKey, name: str) -> Link:

@@ -10,8 +10,8 @@ import asyncpg  # type: ignore[import-untyped]
 import pytest
 
 from relay.keys.chain import GENESIS, digest
+from relay.keys.times import text_of
 from relay.registry import Action, Actor, Conflict, Note, NotFound, Signer, Unavailable, UsageRow
-from relay.registry.audit import moment
 from tests.registry.world import NOW, World, a_key, actor, world
 from tests.support.databases import apart
 
@@ -56,7 +56,7 @@ async def test_the_rows_are_a_chain(here: World) -> None:
     told = entries[3][0]
     assert (told.actor, told.lineage, told.address) == ("mtk_child_x", ("mtk_master_y",), "192.0.2.1")
     assert told.details == {"ü": [1, 2.5, None, "\0\ud800"]}
-    assert (told.at, entries[4][0].at) == (moment(NOW), moment(NOW - 1.5))
+    assert (told.at, entries[4][0].at) == (text_of(NOW), text_of(NOW - 1.5))
     assert [row.seq for row, _ in await here.registry.audit.read(4, 1)] == [5]
     await here.registry.audit.record([])
     assert (await here.registry.audit.head())[0] == 6

@@ -1,4 +1,4 @@
-"""Times as the API writes them: ISO 8601, UTC, microseconds, Z."""
+"""Times as the API and the audit write them: ISO 8601, UTC, microseconds, Z."""
 
 from __future__ import annotations
 
