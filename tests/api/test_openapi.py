@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import threading
 from collections.abc import Iterator
@@ -29,9 +28,10 @@ from relay.api import openapi
 from relay.api.operations import OPERATIONS, PREFIX
 from relay.keys.forms import Kind
 from tests.api.world import Holder, World, actor, ask, without_registry, world
+from tests.support.longer import CHAOS
 
 DOCUMENT = openapi.document("1.2.3")
-EXAMPLES = 150 if os.environ.get("RELAY_CHAOS") else 5
+EXAMPLES = 150 if CHAOS else 5
 # Asked without a parameter, a body or a key.
 NOTHING_TO_GET_WRONG = ("relay.show", "openapi")
 # What the document cannot say: that a cursor must come from the page before, which characters are printable.

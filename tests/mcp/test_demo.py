@@ -10,7 +10,7 @@ import pytest
 
 from tests.mcp.peers import START_DEADLINE, interpreter
 from tests.support.child import ROOT, Child, eventually
-from tests.support.longer import LONG
+from tests.support.longer import CHAOS
 
 DEADLINE = 60.0  # seconds
 
@@ -45,7 +45,7 @@ async def test_stays_up_until_it_is_told_to_end() -> None:
 
 
 @pytest.mark.chaos
-@pytest.mark.skipif(not LONG, reason="in `make chaos`: its end by Ctrl-C is shown above")
+@pytest.mark.skipif(not CHAOS, reason="in `make chaos`: its end by Ctrl-C is shown above")
 async def test_a_process_that_ends_is_told() -> None:
     """When one of the processes dies, the demo says which, ends the others, and exits with 1."""
     async with demo() as child:

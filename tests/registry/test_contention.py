@@ -18,9 +18,10 @@ from tests.registry.conftest import Writer
 from tests.registry.test_audit import note
 from tests.registry.test_kills import is_sound
 from tests.registry.world import World, world
+from tests.support.longer import CHAOS
 
 WRITERS = 64
-EACH = 40 if os.environ.get("RELAY_CHAOS") else 1
+EACH = 40 if CHAOS else 1
 
 pytestmark = pytest.mark.chaos
 

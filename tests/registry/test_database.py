@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import shutil
 import sqlite3
 import tempfile
@@ -26,6 +25,7 @@ from relay.registry.dialects import LATE, LOCKED
 from tests.registry.test_audit import execute, note
 from tests.registry.world import World, a_key, world
 from tests.support.databases import Postgres
+from tests.support.longer import CHAOS
 from tests.support.postgres import Server
 
 SHORT = Limits(connect=0.5, statement=0.5, lock=0.3, readers=2)
@@ -288,7 +288,7 @@ def frozen(server: Server) -> Iterator[None]:
 
 
 @pytest.mark.chaos
-@pytest.mark.skipif(not os.environ.get("RELAY_CHAOS"), reason="the two tests above are the short version")
+@pytest.mark.skipif(not CHAOS, reason="the two tests above are the short version")
 async def test_a_server_that_is_restarted() -> None:
     """A relay lives through it, and through one that hangs: meanwhile calls fail in time, after it they work."""
     directory = Path(tempfile.mkdtemp(prefix="relay-pg-"))

@@ -19,8 +19,8 @@ from relay.registry.rows import row_of_key
 from relay.registry.schema import KEYS
 from tests.registry.conftest import Writer
 from tests.registry.world import NOW, World, a_key, world
+from tests.support.longer import CHAOS
 
-CHAOS = bool(os.environ.get("RELAY_CHAOS"))
 KILLS = 50 if CHAOS else 3
 TREE = 500
 

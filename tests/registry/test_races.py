@@ -7,7 +7,6 @@ Both are of this process, with a pool and a queue of their own, so they meet in 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import secrets
 from collections import Counter
@@ -22,8 +21,8 @@ from relay.registry import Database, KeyRecord, NotAllowed, Registry
 from relay.registry.rows import row_of_key
 from relay.registry.schema import KEYS
 from tests.registry.world import World, a_key, actor
+from tests.support.longer import CHAOS
 
-CHAOS = bool(os.environ.get("RELAY_CHAOS"))
 MINTS = 10
 ROUNDS = 1000 if CHAOS else 100
 NAMES = 1000 if CHAOS else 100

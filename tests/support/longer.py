@@ -6,5 +6,5 @@ import os
 
 import pytest
 
-LONG = bool(os.environ.get("RELAY_CHAOS"))
-LONGER = (pytest.mark.chaos, pytest.mark.skipif(not LONG, reason="another combination; all of them in `make chaos`"))
+CHAOS = bool(os.environ.get("RELAY_CHAOS"))
+LONGER = (pytest.mark.chaos, pytest.mark.skipif(not CHAOS, reason="another combination; all of them in `make chaos`"))

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.longer import CHAOS
+
 ROOT = Path(__file__).parents[2]
 USER = """
 import sys
@@ -21,7 +23,7 @@ with postgres.shared() as url:
 
 pytestmark = [
     pytest.mark.chaos,
-    pytest.mark.skipif(not os.environ.get("RELAY_CHAOS"), reason="every test with a database uses it"),
+    pytest.mark.skipif(not CHAOS, reason="every test with a database uses it"),
 ]
 
 

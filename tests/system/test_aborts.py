@@ -7,7 +7,6 @@ carries one way only. `inprogress` has the exchanges; each fault is tried agains
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -21,6 +20,7 @@ import pytest_asyncio
 from tests.support.child import Event, eventually
 from tests.support.faultcontrols import Direction, How
 from tests.support.faultprocess import FaultProcess
+from tests.support.longer import CHAOS
 from tests.support.processes import DOMAIN, AgentProcess, RelayProcess
 from tests.support.rawhttp import CLOSE, RESET, RawClient, RawServer, Request, Step, Wait, chunk, exchange
 from tests.support.rawstream import EndOfBytes
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group(
 
 AT_ONCE = 1.0
 HALF_OPEN = 15.0
-ROUNDS = 30 if os.environ.get("RELAY_CHAOS") else 3
+ROUNDS = 30 if CHAOS else 3
 
 Leaves = Literal["close", "reset"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -11,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.local import LocalProcess
+from tests.support.longer import CHAOS
 from tests.support.pattern import pieces
 from tests.support.processes import Edge, Tunnel, tunnel
 from tests.support.rawhttp import RawClient, chunk, exchange
@@ -20,7 +20,6 @@ from tests.system.edges import EDGES
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("large")]
 
 MIB = 2**20
-CHAOS = bool(os.environ.get("RELAY_CHAOS"))
 SIZE = 1024 * MIB if CHAOS else 64 * MIB
 GROWTH = 64 * MIB
 

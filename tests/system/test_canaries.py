@@ -11,7 +11,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,6 +22,7 @@ from relay.wire.hello import Hello, Refused
 from tests.support.child import eventually
 from tests.support.databases import Postgres, postgres, postgres_template, sqlite_template
 from tests.support.keys import make_private, operator_of, request_token, text_of
+from tests.support.longer import CHAOS
 from tests.support.processes import DOMAIN, AgentProcess
 from tests.support.rawhttp import RawClient, RawServer, Request, ok
 from tests.system.canaries import (
@@ -40,7 +40,6 @@ from tests.system.canaries import (
 from tests.system.commands import Commands
 from tests.system.handagent import HandAgent
 
-CHAOS = bool(os.environ.get("RELAY_CHAOS"))
 __all__ = ["postgres", "postgres_template", "sqlite_template"]
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -19,6 +18,7 @@ import pytest
 
 from tests.support.faultcontrols import How
 from tests.support.faultprocess import FaultProcess
+from tests.support.longer import CHAOS
 from tests.support.messages import Response
 from tests.support.processes import Tunnel, tunnel
 from tests.support.rawhttp import RawClient, RawServer, Request, Step, chunk, ok
@@ -27,7 +27,7 @@ from tests.system.numbers import nothing_left
 
 pytestmark = pytest.mark.xdist_group("delivery")
 
-POSTS = 10_000 if os.environ.get("RELAY_CHAOS") else 300
+POSTS = 10_000 if CHAOS else 300
 VISITORS = 8
 SLOWEST_ANSWER = 0.1
 LONGEST_WAIT = 30.0
@@ -135,7 +135,7 @@ async def cut_at_random(proxy: FaultProcess, chance: random.Random) -> None:
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(1200 if os.environ.get("RELAY_CHAOS") else 90)
+@pytest.mark.timeout(1200 if CHAOS else 90)
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_no_post_is_delivered_twice(seed: int) -> None:
     """See the first lines; and the faults were many, the answers too, and nothing is left in the relay."""

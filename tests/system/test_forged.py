@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import math
-import os
 import sqlite3
 import statistics
 import time
@@ -23,6 +22,7 @@ import pytest
 from relay.wire.hello import Hello, Refused, Welcome
 from tests.support.child import eventually
 from tests.support.databases import Postgres, postgres, postgres_template, sqlite_template
+from tests.support.longer import CHAOS
 from tests.support.processes import DOMAIN, RelayProcess
 from tests.support.rawhttp import RawClient
 from tests.system.forger import forged_keys, forged_requests, id_of, signing_secret
@@ -31,7 +31,6 @@ from tests.system.knocking import BARE, Knocker, hello_of, request_of
 
 __all__ = ["postgres", "postgres_template", "sqlite_template"]
 
-CHAOS = bool(os.environ.get("RELAY_CHAOS"))
 RATE = 1000
 ROUNDS, EACH = (10, 2000) if CHAOS else (3, 300)
 MOST_OF_A_CORE = 0.3

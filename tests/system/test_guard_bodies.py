@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import time
 from collections.abc import AsyncIterator
 
@@ -14,6 +13,7 @@ import pytest_asyncio
 
 from tests.support.child import eventually
 from tests.support.local import LocalService
+from tests.support.longer import CHAOS
 from tests.support.pattern import Meter, pieces
 from tests.support.processes import Tunnel, tunnel
 from tests.support.rawhttp import RawClient, RawServer, Request, Step, Wait, ok
@@ -228,7 +228,7 @@ async def test_a_visitor_that_stops_reading_is_cut_and_sees_it(house: House) -> 
 
 
 @pytest.mark.chaos
-@pytest.mark.skipif(not os.environ.get("RELAY_CHAOS"), reason="takes more than a minute")
+@pytest.mark.skipif(not CHAOS, reason="takes more than a minute")
 async def test_a_body_that_comes_too_slowly_is_answered(house: House) -> None:
     """Less than 64 bytes/s over a minute is too slow (408), a little more is not."""
     async with await house.visitor(timeout=90) as slow, await house.visitor(timeout=90) as steady:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import resource
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import pytest
 
 from tests.support.child import eventually
 from tests.support.local import LocalService
+from tests.support.longer import CHAOS
 from tests.support.processes import Tunnel, tunnel
 from tests.support.rawhttp import RawClient, exchange
 from tests.support.rawstream import EndOfBytes
@@ -154,7 +154,7 @@ async def test_two_thousand_hostile_connections() -> None:
 
 @pytest.mark.alone
 @pytest.mark.chaos
-@pytest.mark.skipif(not os.environ.get("RELAY_CHAOS"), reason="the short version is the test above")
+@pytest.mark.skipif(not CHAOS, reason="the short version is the test above")
 @pytest.mark.parametrize("name", KINDS)
 async def test_each_kind_costs_no_more_than_its_bound(name: str) -> None:
     """One kind alone, a few hundred times: no kind hides behind the frugality of the others."""

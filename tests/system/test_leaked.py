@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import re
 import shutil
 from collections import Counter
@@ -24,6 +23,7 @@ from relay.wire.access import AccessRules
 from relay.wire.hello import Hello, Refused, Welcome
 from tests.support.databases import Postgres, postgres, postgres_template, sqlite_template
 from tests.support.keys import Api, make_private, request_token, text_of
+from tests.support.longer import CHAOS
 from tests.support.processes import DOMAIN, RelayProcess
 from tests.support.rawhttp import exchange
 from tests.system.canaries import Talkative
@@ -37,7 +37,6 @@ __all__ = ["postgres", "postgres_template", "sqlite_template"]
 TABLES = ("ledger", "projects", "keys", "subdomains", "audit", "signers", "usage")
 LOUD = ["--log-level", "debug"]
 PRIVATE = "private"
-CHAOS = bool(os.environ.get("RELAY_CHAOS"))
 LEAST_WORD = 4 if CHAOS else 12
 
 

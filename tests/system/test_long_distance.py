@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import statistics
 import time
 from collections.abc import AsyncIterator, Callable
@@ -23,7 +22,7 @@ import pytest_asyncio
 from tests.support.child import Event
 from tests.support.faultprocess import FaultProcess
 from tests.support.local import LocalProcess
-from tests.support.longer import LONGER
+from tests.support.longer import CHAOS, LONGER
 from tests.support.processes import DOMAIN, AgentProcess, RelayProcess
 from tests.support.rawhttp import RawClient
 from tests.system.bulk import Bulk, Way
@@ -35,7 +34,6 @@ pytestmark = [
     pytest.mark.chaos,
 ]
 
-CHAOS = bool(os.environ.get("RELAY_CHAOS"))
 ONE_WAY = 0.05
 ROUND_TRIP = 2 * ONE_WAY
 WINDOW = (3.0, 10.0) if CHAOS else (1.5, 4.0)

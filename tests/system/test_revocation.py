@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -21,13 +20,13 @@ from relay.wire.errors import AwayCode
 from relay.wire.hello import Hello, Refused, Welcome
 from tests.support.databases import Postgres, postgres, postgres_template, sqlite_template
 from tests.support.keys import Api
+from tests.support.longer import CHAOS
 from tests.support.processes import DOMAIN, RelayProcess
 from tests.support.rawhttp import exchange
 from tests.system.handagent import HandAgent
 
 __all__ = ["postgres", "postgres_template", "sqlite_template"]
 
-CHAOS = bool(os.environ.get("RELAY_CHAOS"))
 SESSIONS, KEYS = (500, 10_000) if CHAOS else (25, 200)
 EVERY = 0.2
 

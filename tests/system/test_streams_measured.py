@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import statistics
 import time
 from collections.abc import AsyncIterator
@@ -19,6 +18,7 @@ import pytest_asyncio
 
 from tests.support.child import eventually
 from tests.support.local import LocalProcess
+from tests.support.longer import CHAOS
 from tests.support.pattern import pieces
 from tests.support.processes import Edge, Tunnel, tunnel
 from tests.support.rawhttp import RawClient
@@ -27,7 +27,6 @@ from tests.system.edges import EDGES, needs
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("streams"), pytest.mark.alone]
 
-CHAOS = bool(os.environ.get("RELAY_CHAOS"))
 MIB = 2**20
 MOST_DELAY = 0.005
 KEPT = 0.9 if CHAOS else 0.75
