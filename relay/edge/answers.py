@@ -155,9 +155,24 @@ _NO_HTML = re.compile(rb"(?:^|;)[ \t]*q=0(?:\.0*)?[ \t]*(?:;|$)")
 _MAX_DETAIL = 300
 MAX_PREFIX = 64 * 1024
 _MAX_RETRY = 7 * 24 * 3600
-_EXPOSED = b"Relay-Error, Retry-After, Relay-Request-Id"
+_EXPOSED = b"Relay-Error, Retry-After, Relay-Request-Id, RateLimit, RateLimit-Policy"
 _CHALLENGES = (b'Bearer realm="relay"',)
 _NO_SCRIPTS = b"default-src 'none'; style-src 'unsafe-inline'"
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """What one answer says beyond its line of the contract."""
+
+    challenges: tuple[bytes, ...] = ()
+    """What a 401 asks for: values of `WWW-Authenticate`."""
+    retry_after: float | None = None
+    """Seconds; None: what the line says."""
+    fields: tuple[tuple[bytes, bytes], ...] = ()
+    """Further fields, such as `RateLimit`."""
+
+
+NOTHING_MORE = Extra()
 
 
 @dataclass(slots=True)
@@ -174,8 +189,7 @@ class Facts:
     """The request body as far as it has been read, for the id of a JSON-RPC request; empty where nothing was."""
     keep_alive: bool = False
     http10: bool = False
-    challenges: tuple[bytes, ...] = ()
-    """What a 401 asks for: values of `WWW-Authenticate`."""
+    extra: Extra = NOTHING_MORE
 
 
 def accepts_html(accept: bytes) -> bool:
@@ -211,10 +225,10 @@ def closes(code: Code, facts: Facts) -> bool:
     return TABLE[code].closes or facts.http10 or not facts.keep_alive
 
 
-def parts(code: Code, facts: Facts, detail: str = "", retry_after: float | None = None) -> tuple[int, Fields, bytes]:
+def parts(code: Code, facts: Facts, detail: str = "") -> tuple[int, Fields, bytes]:
     """(status, fields, body): all but `Date` and `Connection`, which belong to whoever owns the connection.
 
-    `detail` is what was tried or what was wrong, as an address or a few words. `retry_after` is in seconds.
+    `detail` is what was tried or what was wrong, as an address or a few words.
     """
     row = TABLE[code]
     request_id = _NOT_ID.sub("", facts.request_id)[:128]
@@ -240,12 +254,14 @@ def parts(code: Code, facts: Facts, detail: str = "", retry_after: float | None 
     ]
     if request_id:
         fields.append((b"Relay-Request-Id", request_id.encode()))
-    seconds = row.retry_after if retry_after is None else retry_after
+    extra = facts.extra
+    seconds = row.retry_after if extra.retry_after is None else extra.retry_after
     if seconds is not None:
         fields.append((b"Retry-After", b"%d" % math.ceil(min(max(seconds, 1), _MAX_RETRY))))
+    fields += extra.fields
     exposed = _EXPOSED
     if row.status == 401:  # RFC 9110 §15.5.2: never without a challenge
-        fields += [(b"WWW-Authenticate", challenge) for challenge in facts.challenges or _CHALLENGES]
+        fields += [(b"WWW-Authenticate", challenge) for challenge in extra.challenges or _CHALLENGES]
         exposed += b", WWW-Authenticate"
     if kind.startswith(b"text/html"):
         fields.append((b"Content-Security-Policy", _NO_SCRIPTS))
@@ -258,11 +274,9 @@ def parts(code: Code, facts: Facts, detail: str = "", retry_after: float | None 
     return row.status, fields, b"" if facts.method == b"HEAD" else body
 
 
-def render(
-    code: Code, facts: Facts, detail: str = "", retry_after: float | None = None, *, now_http_date: bytes
-) -> bytes:
+def render(code: Code, facts: Facts, detail: str = "", *, now_http_date: bytes) -> bytes:
     """The whole answer as HTTP/1.1 writes it. `now_http_date` is an IMF-fixdate (RFC 9110 §5.6.7)."""
-    status, fields, body = parts(code, facts, detail, retry_after)
+    status, fields, body = parts(code, facts, detail)
     fields.append((b"Date", now_http_date))
     if closes(code, facts):
         fields.append((b"Connection", b"close"))

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from relay.edge import access, answers, routing
-from relay.edge.answers import Code, Facts
+from relay.edge.answers import NOTHING_MORE, Code, Extra, Facts
 from relay.edge.guard import Body, Refusal, Request, check
 from relay.edge.services import Services
 from relay.exchange.headers import HOP_BY_HOP
@@ -93,7 +93,7 @@ class _Visit:
                 request, link = await self._enter(caller)
                 routing.begin(self._services, request, caller, self._exchange, link)
             except routing.Unroutable as no:
-                await self._answer(no.code, no.detail, no.challenges)
+                await self._answer(no.code, no.detail, no.extra)
                 return
             upload = asyncio.ensure_future(self._upload())
             try:
@@ -123,7 +123,7 @@ class _Visit:
                 await self._prove(decision, caller.who(self._request, services))
                 proved = decision
             else:
-                raise routing.Unroutable(decision.code, decision.detail, decision.challenges)
+                raise routing.Unroutable(decision.code, decision.detail, Extra(decision.challenges))
 
     async def _prove(self, shown: access.Password, address: str) -> None:
         """Returns where the password is right. Raises `Unroutable`."""
@@ -132,7 +132,7 @@ class _Visit:
         except access.TooManyChecks as busy:
             raise routing.Unroutable(Code.OVERLOADED, str(busy)) from None
         if not right:
-            raise routing.Unroutable(shown.refusal.code, shown.refusal.detail, shown.refusal.challenges)
+            raise routing.Unroutable(shown.refusal.code, shown.refusal.detail, Extra(shown.refusal.challenges))
 
     async def _hold(self, name: str) -> None:
         """Until there is a link. Raises `Unroutable`."""
@@ -206,9 +206,9 @@ class _Visit:
             self._exchange.abort()
             self._failure = Failure(Code.HEAD_TIMEOUT, f"waited {self._services.timeouts.response_head:g} seconds")
 
-    async def _answer(self, code: Code, detail: str, challenges: tuple[bytes, ...] = ()) -> None:
+    async def _answer(self, code: Code, detail: str, extra: Extra = NOTHING_MORE) -> None:
         facts = self._request.facts(self._request_id, self._prefix)
-        facts.challenges = challenges
+        facts.extra = extra
         await _say(self._send, code, facts, detail)
 
     def cut(self) -> None:

@@ -10,7 +10,7 @@ import asyncio
 from abc import abstractmethod
 
 from relay.edge import access, routing
-from relay.edge.answers import Code
+from relay.edge.answers import Code, Extra
 from relay.edge.guard import Request
 from relay.edge.phase import HEAD, HELD, PROVING
 from relay.edge.services import Services
@@ -48,7 +48,7 @@ class Entrant(Speaker):
         try:
             self._name, tunnel, link = routing.find(self.services, request)
         except routing.Unroutable as no:
-            self.answer(no.code, no.detail)
+            self.answer(no.code, no.detail, no.extra)
             return
         if tunnel is not None and link is not None:
             if tunnel.access is None:
@@ -102,7 +102,7 @@ class Entrant(Speaker):
 
     def _refuse(self, no: access.No) -> None:
         self._proved = None
-        self.answer(no.code, no.detail, no.challenges)
+        self.answer(no.code, no.detail, Extra(no.challenges))
 
     async def _prove(self, request: Request, shown: access.Password) -> None:
         """Waits for the check of a password, and then begins anew: much may have happened meanwhile."""

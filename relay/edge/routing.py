@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from relay.edge import access
-from relay.edge.answers import Code
+from relay.edge.answers import NOTHING_MORE, Code, Extra
 from relay.edge.guard import Body, Request
 from relay.edge.hosts import subdomain_of
 from relay.edge.services import KeyRefusal, Services
@@ -55,11 +55,11 @@ class Caller:
 class Unroutable(Exception):
     """The relay answers by itself."""
 
-    def __init__(self, code: Code, detail: str = "", challenges: tuple[bytes, ...] = ()) -> None:
+    def __init__(self, code: Code, detail: str = "", extra: Extra = NOTHING_MORE) -> None:
         super().__init__(code)
         self.code = code
         self.detail = detail
-        self.challenges = challenges
+        self.extra = extra
 
 
 def find(services: Services, request: Request) -> tuple[str, Tunnel | None, Link | None]:

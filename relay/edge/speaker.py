@@ -10,7 +10,7 @@ import time
 from abc import abstractmethod
 
 from relay.edge import answers
-from relay.edge.answers import Code, Facts
+from relay.edge.answers import NOTHING_MORE, Code, Extra, Facts
 from relay.edge.connection import Connection
 from relay.edge.guard import Request
 from relay.edge.reader import HeadReader
@@ -49,7 +49,7 @@ class Speaker(Connection):
         """The answer has begun and there will be no more of it."""
 
     @abstractmethod
-    def answer(self, code: Code, detail: str = "", challenges: tuple[bytes, ...] = ()) -> None:
+    def answer(self, code: Code, detail: str = "", extra: Extra = NOTHING_MORE) -> None:
         """The relay answers by itself."""
 
     def say(self, code: Code, facts: Facts, detail: str) -> None:

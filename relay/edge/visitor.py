@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 
 from relay.edge import answers, routing
-from relay.edge.answers import Code
+from relay.edge.answers import NOTHING_MORE, Code, Extra
 from relay.edge.entrance import Entrant
 from relay.edge.guard import Body, Refusal, Request
 from relay.edge.phase import BODY, HEAD, OVER, PIPE, WAIT
@@ -165,7 +165,7 @@ class Visitor(Entrant):
         try:
             routing.begin(self.services, request, self._caller, exchange, link)
         except routing.Unroutable as no:
-            self.answer(no.code, no.detail)
+            self.answer(no.code, no.detail, no.extra)
             return
         self.exchange = exchange
         if self._body is None:
@@ -283,13 +283,13 @@ class Visitor(Entrant):
             # Not by recursion: a thousand pipelined requests must not be a thousand frames deep.
             self.loop.call_soon(self._advance)
 
-    def answer(self, code: Code, detail: str = "", challenges: tuple[bytes, ...] = ()) -> None:
+    def answer(self, code: Code, detail: str = "", extra: Extra = NOTHING_MORE) -> None:
         """See `Speaker.answer`."""
         if self.closed or self._phase is OVER:
             return
         self._pass_over_body()
         facts = self.facts(self._reader)
-        facts.challenges = challenges
+        facts.extra = extra
         facts.keep_alive = not (answers.closes(code, facts) or self._body is not None)
         self.leave(ResetCode.CANCEL)
         self._body = None

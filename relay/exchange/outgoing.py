@@ -24,11 +24,14 @@ from relay.exchange.heads import (
     decode_response,
     encode_fields,
 )
-from relay.mux.session import Session
-from relay.mux.stream import Stream
+from relay.mux.stream import StreamEvents
 from relay.wire.errors import ResetCode
 
 MOST_REMEMBERED = 1024
+
+# What ends a stream on this side: not numbers of the wire, where none is negative.
+BODY_TOO_LARGE = -2
+QUOTA_EXHAUSTED = -3
 
 # How an agent's reset reads in the contract (docs/promises.md, "The relay's own answers"); any other is `agent_lost`.
 _FAILURES: dict[int, str] = {
@@ -38,6 +41,8 @@ _FAILURES: dict[int, str] = {
     ResetCode.HEAD_TIMEOUT: "head_timeout",
     ResetCode.BAD_BODY: "bad_request",
     ResetCode.TOO_MANY_STREAMS: "too_many_streams",
+    BODY_TOO_LARGE: "body_too_large",
+    QUOTA_EXHAUSTED: "quota_exhausted",
 }
 
 
@@ -71,6 +76,39 @@ class ExchangeEvents(Protocol):
         """The request body may go on."""
 
 
+class Host(Protocol):
+    """The session of a stream, as far as an exchange needs it."""
+
+    deferred: list[Callable[[], None]]
+
+
+class Channel(Protocol):
+    """A stream, or what stands before one that is limited."""
+
+    @property
+    def session(self) -> Host:
+        """The session that carries it."""
+
+    def write(self, data: bytes) -> bool:
+        """Sends or queues `data`. False: wait for `on_writable`."""
+
+    def end(self, trailers: bytes = b"") -> None:
+        """Half-closes."""
+
+    def reset(self, code: ResetCode, detail: str = "", delivered: bool = False) -> None:
+        """Cuts it."""
+
+    def consumed(self, amount: int) -> None:
+        """`amount` received bytes were passed on."""
+
+
+class Opener(Protocol):
+    """Opens channels: a session, or what stands before it."""
+
+    def open(self, payload: bytes, ended: bool, owner: StreamEvents) -> Channel:
+        """Opens one with an encoded request head. Raises `SessionGone`, `SessionBusy`."""
+
+
 def _decode_final(payload: bytes) -> tuple[ResponseHead, int | None]:
     """A head and its declared length. Raises `MalformedHead`."""
     head = decode_response(payload)
@@ -100,7 +138,7 @@ class Exchange:
     def __init__(self, events: ExchangeEvents, request_id: str) -> None:
         self.request_id = request_id
         self._events: ExchangeEvents | None = events
-        self._stream: Stream | None = None
+        self._stream: Channel | None = None
         self._head_only = False
         self._heads = 0
         self._left = -1
@@ -111,11 +149,11 @@ class Exchange:
         """Whether the whole answer has come; the request body may still be going out."""
         self.upgraded = False
 
-    def start(self, session: Session, request: EncodedRequest, ended: bool) -> None:
+    def start(self, opener: Opener, request: EncodedRequest, ended: bool) -> None:
         """Opens the stream. Raises `SessionGone`, `SessionBusy`, `MalformedHead`."""
         self._head_only = request.head.method == b"HEAD"
         self._upgrade = request.head.upgrade
-        self._stream = session.open(request.payload(self.request_id), ended, self)
+        self._stream = opener.open(request.payload(self.request_id), ended, self)
 
     # ---- the request
 

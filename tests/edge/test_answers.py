@@ -13,7 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.edge.answers import TABLE, Code, Facts, accepts_html, closes, facts_of, is_json, parts, render, rpc_id
+from relay.edge.answers import (
+    TABLE,
+    Code,
+    Extra,
+    Facts,
+    accepts_html,
+    closes,
+    facts_of,
+    is_json,
+    parts,
+    render,
+    rpc_id,
+)
 
 PROMISES = Path(__file__).resolve().parents[2] / "docs" / "promises.md"
 DATE = b"Sun, 06 Nov 1994 08:49:37 GMT"
@@ -62,10 +74,8 @@ def read(raw: bytes, method: str = "GET") -> tuple[h11.Response, dict[str, str],
     return response, dict(fields), body
 
 
-def answer(
-    code: Code, facts: Facts, detail: str = "", retry_after: float | None = None
-) -> tuple[dict[str, str], bytes]:
-    _, fields, body = read(render(code, facts, detail, retry_after, now_http_date=DATE), facts.method.decode())
+def answer(code: Code, facts: Facts, detail: str = "") -> tuple[dict[str, str], bytes]:
+    _, fields, body = read(render(code, facts, detail, now_http_date=DATE), facts.method.decode())
     return fields, body
 
 
@@ -183,8 +193,8 @@ def test_head_has_the_length_but_no_body() -> None:
 )
 def test_retry_after_is_whole_seconds(given_seconds: float | None, shown: str) -> None:
     """What the caller knows goes before the table's value, rounded up, at least one second, at most a week."""
-    assert answer(Code.AGENT_OFFLINE, Facts(), retry_after=given_seconds)[0]["retry-after"] == shown
-    assert answer(Code.UNKNOWN_HOST, Facts(), retry_after=3)[0]["retry-after"] == "3"
+    assert answer(Code.AGENT_OFFLINE, Facts(extra=Extra(retry_after=given_seconds)))[0]["retry-after"] == shown
+    assert answer(Code.UNKNOWN_HOST, Facts(extra=Extra(retry_after=3)))[0]["retry-after"] == "3"
 
 
 @pytest.mark.parametrize(
@@ -203,7 +213,10 @@ def test_a_page_elsewhere_can_read_an_answer() -> None:
     fields, _ = answer(Code.AGENT_OFFLINE, Facts(origin=b"https://app.example"))
     assert fields["access-control-allow-origin"] == "https://app.example"
     assert fields["vary"] == "Origin"
-    assert fields["access-control-expose-headers"] == "Relay-Error, Retry-After, Relay-Request-Id"
+    assert (
+        fields["access-control-expose-headers"]
+        == "Relay-Error, Retry-After, Relay-Request-Id, RateLimit, RateLimit-Policy"
+    )
     assert "access-control-allow-credentials" not in fields
     assert not [name for name in answer(Code.AGENT_OFFLINE, Facts())[0] if name.startswith("access-control")]
 
