@@ -18,7 +18,7 @@ from relay.edge.services import Services
 from relay.exchange.headers import HOP_BY_HOP
 from relay.exchange.heads import Fields, ResponseHead
 from relay.exchange.outgoing import Exchange, Failure
-from relay.tunnels.hub import Link
+from relay.tunnels.hub import Link, Tunnel
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -61,7 +61,7 @@ class TunnelApp:
         try:
             visit = _Visit(services, request, request_id, receive, send)
             client = scope.get("client") or ("unknown", 0)
-            await visit.run(routing.Caller(client[0], services.trusts(client[0])))
+            await visit.run(routing.Caller(services, client[0], services.trusts(client[0])))
         finally:
             services.exchange_ended()
 
@@ -90,8 +90,8 @@ class _Visit:
         """From route to end. Raises `AbortedError` when an answer broke off."""
         try:
             try:
-                request, link = await self._enter(caller)
-                routing.begin(self._services, request, caller, self._exchange, link)
+                request, tunnel, link = await self._enter(caller)
+                routing.begin(request, caller, self._exchange, tunnel, link)
             except routing.Unroutable as no:
                 await self._answer(no.code, no.detail, no.extra)
                 return
@@ -105,8 +105,8 @@ class _Visit:
         finally:
             self._services.admitted.pop(self, None)
 
-    async def _enter(self, caller: routing.Caller) -> tuple[Request, Link]:
-        """What goes out, and on which link. Raises `Unroutable`. After each wait all is looked at anew."""
+    async def _enter(self, caller: routing.Caller) -> tuple[Request, Tunnel, Link]:
+        """What goes out, where to, and on which link. Raises `Unroutable`. After each wait all is looked at anew."""
         services = self._services
         proved: access.Password | None = None
         while True:
@@ -114,13 +114,13 @@ class _Visit:
             if tunnel is None or link is None:
                 await self._hold(name)
                 continue
-            decision = routing.judge(services, self._request, caller, tunnel, proved)
+            decision = routing.judge(self._request, caller, tunnel, proved)
             if isinstance(decision, access.Let):
                 if decision.key_id:
                     services.admitted[self] = decision.key_id, decision.signer
-                return decision.request, link
+                return decision.request, tunnel, link
             if isinstance(decision, access.Password):
-                await self._prove(decision, caller.who(self._request, services))
+                await self._prove(decision, caller.who(self._request))
                 proved = decision
             else:
                 raise routing.Unroutable(decision.code, decision.detail, Extra(decision.challenges))

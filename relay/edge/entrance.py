@@ -25,7 +25,7 @@ class Entrant(Speaker):
     def __init__(self, services: Services) -> None:
         super().__init__(services)
         self._phase = HEAD
-        self._caller = routing.Caller("unknown", False)
+        self._caller = routing.Caller(services, "unknown", False)
         self._name = ""
         self._serving = False
         self._by_key = False
@@ -36,8 +36,8 @@ class Entrant(Speaker):
     # ---- for the class below
 
     @abstractmethod
-    def on_let_in(self, request: Request, link: Link) -> None:
-        """`request` goes out on a stream of `link`."""
+    def on_let_in(self, request: Request, tunnel: Tunnel, link: Link) -> None:
+        """`request` goes out on a stream of `link`, which serves `tunnel`."""
 
     @abstractmethod
     def read_on(self) -> None:
@@ -52,7 +52,7 @@ class Entrant(Speaker):
             return
         if tunnel is not None and link is not None:
             if tunnel.access is None:
-                self.on_let_in(request, link)
+                self.on_let_in(request, tunnel, link)
             else:
                 self._judge(request, tunnel, link)
         elif self.services.hub.hold(self._name, self):
@@ -86,13 +86,13 @@ class Entrant(Speaker):
     # ---- access
 
     def _judge(self, request: Request, tunnel: Tunnel, link: Link) -> None:
-        decision = routing.judge(self.services, request, self._caller, tunnel, self._proved)
+        decision = routing.judge(request, self._caller, tunnel, self._proved)
         if isinstance(decision, access.Let):
             self._proved = None
             if decision.key_id:
                 self._by_key = True
                 self.services.admitted[self] = decision.key_id, decision.signer
-            self.on_let_in(decision.request, link)
+            self.on_let_in(decision.request, tunnel, link)
         elif isinstance(decision, access.No):
             self._refuse(decision)
         else:
@@ -108,7 +108,7 @@ class Entrant(Speaker):
         """Waits for the check of a password, and then begins anew: much may have happened meanwhile."""
         refusal = shown.refusal
         try:
-            right = await self.services.gate.password(shown, self._caller.who(request, self.services))
+            right = await self.services.gate.password(shown, self._caller.who(request))
         except access.TooManyChecks as busy:
             right, refusal = False, access.No(Code.OVERLOADED, str(busy))
         except Exception as error:

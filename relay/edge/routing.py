@@ -24,21 +24,23 @@ from relay.tunnels.hub import Link, Tunnel
 class Caller:
     """Who asks: the peer's address, and whether it is a trusted proxy."""
 
+    services: Services
     address: str
     trusted: bool
     _request: Request | None = None
     _encoded: EncodedRequest | None = None
 
-    def who(self, request: Request, services: Services) -> str:
+    def who(self, request: Request) -> str:
         """The visitor's address, as far as it is known: behind a trusted proxy the one that the proxy names."""
         if not self.trusted:
             return self.address
         chain = [value for name, value in request.fields if name.lower() == b"x-forwarded-for"]
-        return address_of(self.address, b",".join(chain).decode("latin-1"), services.trusts)
+        return address_of(self.address, b",".join(chain).decode("latin-1"), self.services.trusts)
 
-    def encode(self, services: Services, request: Request) -> EncodedRequest:
+    def encode(self, request: Request) -> EncodedRequest:
         """What goes on the stream; the very same request is encoded once. Raises `MalformedHead`."""
         if self._encoded is None or request is not self._request:
+            services = self.services
             visit = Visit(self.address, services.scheme, request.host.authority)
             head = RequestHead(
                 method=request.method,
@@ -81,27 +83,28 @@ def find(services: Services, request: Request) -> tuple[str, Tunnel | None, Link
 
 
 def judge(
-    services: Services, request: Request, caller: Caller, tunnel: Tunnel, proved: access.Password | None
+    request: Request, caller: Caller, tunnel: Tunnel, proved: access.Password | None
 ) -> access.Let | access.No | access.Password:
     """What the tunnel's rules make of the request (see `access.decide`); whoever keeps the books is told of keys."""
+    services = caller.services
     decision = access.decide(request, tunnel, services.gate, proved)
     if isinstance(decision, access.Let):
         if decision.key_id:
-            services.on_key_used(decision.key_id, caller.who(request, services))
+            services.on_key_used(decision.key_id, caller.who(request))
     elif isinstance(decision, access.No):
         verdict = decision.verdict
         if verdict is not None:
-            who = caller.who(request, services)
+            who = caller.who(request)
             refusal = KeyRefusal(verdict.key_id, verdict.lineage, verdict.code, tunnel.name, tunnel.project, who)
             services.on_key_refused(refusal)
     return decision
 
 
-def begin(services: Services, request: Request, caller: Caller, exchange: Exchange, link: Link) -> None:
+def begin(request: Request, caller: Caller, exchange: Exchange, tunnel: Tunnel, link: Link) -> None:
     """Opens the exchange on a stream of `link`. Raises `Unroutable`."""
     try:
         ended = request.body is Body.NONE and not request.upgrade
-        exchange.start(link.session, caller.encode(services, request), ended)
+        exchange.start(link.session, caller.encode(request), ended)
     except SessionBusy as error:
         raise Unroutable(Code.TOO_MANY_STREAMS, str(error)) from None
     except MalformedHead as error:

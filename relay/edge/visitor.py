@@ -19,7 +19,7 @@ from relay.edge.services import Services
 from relay.exchange.errors import MalformedBody
 from relay.exchange.framing import BodyDecoder, ChunkedBody, LengthBody
 from relay.exchange.outgoing import Exchange
-from relay.tunnels.hub import Link
+from relay.tunnels.hub import Link, Tunnel
 from relay.wire.errors import ResetCode
 
 # Unparsed bytes (pipelined, or behind a request that is held) above which we stop reading.
@@ -42,7 +42,7 @@ class Visitor(Entrant):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.BufferedProtocol`."""
         super().connection_made(transport)
-        self._caller = routing.Caller(self.address, self.trusted)
+        self._caller = routing.Caller(self.services, self.address, self.trusted)
         if len(self.services.visitors) > self.services.most_connections:
             self.answer(Code.OVERLOADED, "too many connections")
 
@@ -159,11 +159,11 @@ class Visitor(Entrant):
 
     # ---- Entrant
 
-    def on_let_in(self, request: Request, link: Link) -> None:
+    def on_let_in(self, request: Request, tunnel: Tunnel, link: Link) -> None:
         """See `Entrant.on_let_in`."""
         exchange = Exchange(self, self.request_id)
         try:
-            routing.begin(self.services, request, self._caller, exchange, link)
+            routing.begin(request, self._caller, exchange, tunnel, link)
         except routing.Unroutable as no:
             self.answer(no.code, no.detail, no.extra)
             return

@@ -23,6 +23,12 @@ def a_request(host: bytes = b"demo.tunnels.localhost", method: bytes = b"GET", f
     return check(method, b"/path?q", "1.1", [(b"Host", host), *(fields or [])])
 
 
+def begin_there(place: Place, request: Request, caller: Caller) -> None:
+    """Begins on the first link of `demo`."""
+    tunnel = place.services.hub.tunnels["demo"]
+    begin(request, caller, Log().exchange, tunnel, tunnel.links[0])
+
+
 @virtual
 async def test_a_live_name_is_found_however_it_is_written() -> None:
     """Case, a trailing dot and a port make no difference."""
@@ -84,8 +90,7 @@ async def test_what_goes_on_the_stream() -> None:
     place = Place(scheme="https")
     agent = await place.agent()
     request = a_request(b"Demo.tunnels.localhost:8080", fields=[(b"X-Forwarded-For", b"6.6.6.6"), (b"Accept", b"*/*")])
-    link = place.services.hub.tunnels["demo"].links[0]
-    begin(place.services, request, Caller("192.0.2.7", trusted=False), Log().exchange, link)
+    begin_there(place, request, Caller(place.services, "192.0.2.7", trusted=False))
     await settle()
     ((number, head, ended),) = agent.opened()
     assert (number, ended) == (1, True)
@@ -106,9 +111,8 @@ async def test_a_trusted_proxy_is_believed() -> None:
     place = Place()
     agent = await place.agent()
     fields: Fields = [(b"X-Forwarded-For", b"203.0.113.5"), (b"X-Forwarded-Proto", b"https")]
-    caller = Caller("10.0.0.1", trusted=True)
-    link = place.services.hub.tunnels["demo"].links[0]
-    begin(place.services, a_request(fields=fields), caller, Log().exchange, link)
+    caller = Caller(place.services, "10.0.0.1", trusted=True)
+    begin_there(place, a_request(fields=fields), caller)
     await settle()
     sent = dict(agent.opened()[0][1].fields)
     assert sent[b"X-Forwarded-For"] == b"203.0.113.5, 10.0.0.1"
@@ -132,8 +136,7 @@ async def test_whether_a_body_follows(fields: Fields, method: bytes, ended: bool
     place = Place()
     agent = await place.agent()
     request = a_request(method=method, fields=fields)
-    link = place.services.hub.tunnels["demo"].links[0]
-    begin(place.services, request, Caller("192.0.2.7", trusted=False), Log().exchange, link)
+    begin_there(place, request, Caller(place.services, "192.0.2.7", trusted=False))
     await settle()
     assert agent.opened()[0][2] is ended
     assert agent.opened()[0][1].upgrade is request.upgrade
@@ -148,14 +151,14 @@ async def test_why_a_stream_could_not_be_opened() -> None:
 
     def code_of(request: Request) -> Code:
         with pytest.raises(Unroutable) as caught:
-            begin(place.services, request, Caller("192.0.2.7", trusted=False), Log().exchange, link)
+            begin_there(place, request, Caller(place.services, "192.0.2.7", trusted=False))
         return caught.value.code
 
     long = a_request()
     long.fields = [(b"X", b"y" * 70_000)]
     assert code_of(long) is Code.HEAD_TOO_LARGE
     for _ in range(link.session.options.max_streams):
-        begin(place.services, a_request(), Caller("192.0.2.7", trusted=False), Log().exchange, link)
+        begin_there(place, a_request(), Caller(place.services, "192.0.2.7", trusted=False))
     assert code_of(a_request()) is Code.TOO_MANY_STREAMS
     link.session.go_away(AwayCode.SHUTDOWN, "")
     assert code_of(a_request()) is Code.AGENT_OFFLINE
@@ -177,4 +180,4 @@ def test_who_asks(trusted: bool, chain: list[bytes], address: str) -> None:
     hub = Hub(HoldBounds(), lambda *_: None)
     services = Services(hub, "tunnels.localhost", Timeouts(), trusted=(ip_network("192.0.2.0/24"),) * trusted)
     request = a_request(fields=[(b"X-Forwarded-For", value) for value in chain])
-    assert Caller("192.0.2.7", trusted).who(request, services) == address
+    assert Caller(services, "192.0.2.7", trusted).who(request) == address
