@@ -51,7 +51,7 @@ def refusal_of(caller: Caller, problem: Problem, right: str = "") -> Refusal:
 
 def _refusal_of_bad(office: Office, error: BadKey, address: str) -> Refusal:
     record = office.keyring.public_of(error.key_id) if error.key_id else None
-    lineage = () if record is None else tuple(one.id for one in _ancestors(office, record))
+    lineage = () if record is None else tuple(one.id for one in ancestors(office, record))
     project = "" if record is None else record.project_id or ""
     return Refusal(address, error.key_id, lineage, project, error.reason.value)
 
@@ -94,7 +94,7 @@ def _by_signature(office: Office, token: str, address: str) -> Caller:
         kind=record.kind,
         key_id=record.id,
         project=record.project_id,
-        lineage=tuple(one.id for one in _ancestors(office, record)),
+        lineage=tuple(one.id for one in ancestors(office, record)),
         scope=record.scope,
         expires_at=record.expires_at,
         address=address,
@@ -114,7 +114,7 @@ def _by_token(office: Office, text: str, kind: Kind, address: str) -> Caller:
     )
 
 
-def _ancestors(office: Office, record: KeyRecord) -> list[KeyRecord]:
+def ancestors(office: Office, record: KeyRecord) -> list[KeyRecord]:
     """Those that the keyring has, topmost first."""
     found: list[KeyRecord] = []
     parent_id = record.parent_id
@@ -138,7 +138,7 @@ async def _check(office: Office, caller: Caller) -> None:
     if record is None or (record.kind, record.project_id) != (caller.kind, caller.project):
         raise problems.unauthorized(f"The registry does not know the key {caller.key_id}.", "Mint a new key.")
     _refuse_dead(record, office.now())
-    _refuse_wider(caller, [record, *_ancestors(office, record)])
+    _refuse_wider(caller, [record, *ancestors(office, record)])
 
 
 async def _recorded(office: Office, caller: Caller) -> KeyRecord | None:

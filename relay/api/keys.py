@@ -7,9 +7,11 @@ from relay.api.call import Call, Reply
 from relay.api.keyshapes import key_of, told_of_revocation
 from relay.api.projects import Names, listed
 from relay.api.rights import Right, Thing
+from relay.api.usage import Books
 from relay.api.wishes import KeysQuery, RevokeWish, RotateWish
 from relay.keys.forms import is_public_id, read_public, shown
 from relay.keys.private import id_of_public
+from relay.limits.months import month_of
 from relay.registry.errors import NotFound
 from relay.registry.records import KeyFilter, KeyRecord
 
@@ -19,7 +21,7 @@ _LONGEST_LINE = 1000
 
 async def _told(call: Call, record: KeyRecord) -> models.Key:
     """The key as it is told."""
-    return key_of(record, await Names(call.office).of(record.project_id), call.office.now())
+    return key_of(call.office, record, await Names(call.office).of(record.project_id))
 
 
 async def whoami(call: Call) -> Reply:
@@ -33,14 +35,17 @@ async def page(call: Call) -> Reply:
     project = await listed(call, query.project, Right.KEYS_LIST)
     chosen = KeyFilter(project=project, kind=query.kind, state=query.state)
     found = await call.office.registry.keys.list(chosen, query.limit, query.cursor)
-    names, now = Names(call.office), call.office.now()
-    items = [key_of(one, await names.of(one.project_id), now) for one in found.items]
+    names = Names(call.office)
+    items = [key_of(call.office, one, await names.of(one.project_id)) for one in found.items]
     return Reply(models.Keys(items=items, next_cursor=found.next_cursor))
 
 
 async def show(call: Call) -> Reply:
-    """One key."""
-    return Reply(await _told(call, await _find(call, Right.KEYS_SHOW)))
+    """One key, with the limits that hold for it in effect, and what it has used in this month."""
+    record = await _find(call, Right.KEYS_SHOW)
+    books = await Books.of_key(call.office, record, month_of(call.office.now()))
+    told = dict(await _told(call, record))
+    return Reply(models.KeyDetails(**told, effective=books.limits(record), usage=books.told_of_month(record)))
 
 
 async def revoke(call: Call) -> Reply:
@@ -69,8 +74,7 @@ async def rotate(call: Call) -> Reply:
     newest = done.record or done.old
     for one in (done.old, newest):
         call.office.keyring.learn(one)
-    now = call.office.now()
-    key, old = key_of(newest, name, now), key_of(done.old, name, now)
+    key, old = key_of(call.office, newest, name), key_of(call.office, done.old, name)
     return Reply(models.Rotated(key=key, rotated=done.record is not None, old=old))
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 from relay.api import models
 from relay.api.office import Office
 from relay.keys.forms import Kind, public_text
+from relay.keys.scopes import Scope
 from relay.keys.times import text_of, text_or_none
 from relay.registry.records import KeyRecord, Revocation
 
 
-def key_of(record: KeyRecord, project_name: str | None, now: float) -> models.Key:
+def key_of(office: Office, record: KeyRecord, project_name: str | None) -> models.Key:
     """As it is told at this moment."""
+    now = office.now()
+    state = record.state(now)
+    if state == "valid" and record.signer in office.verifier.retired:
+        state = "retired"
     return models.Key(
         id=record.id,
         kind=record.kind,
@@ -25,12 +30,17 @@ def key_of(record: KeyRecord, project_name: str | None, now: float) -> models.Ke
         expires_at=text_or_none(record.expires_at),
         revoked_at=text_or_none(record.revoked_at),
         revoked_by=record.revoked_by,
-        state=record.state(now),
+        state=state,
         token_version=record.token_version,
         successor=record.successor_id,
         last_used_at=text_or_none(record.last_used_at),
         last_used_from=record.last_used_from,
     )
+
+
+def limits_of(scope: Scope) -> models.Limits:
+    """As they are told, without names."""
+    return models.Limits.model_validate(scope.limits())
 
 
 def told_of_revocation(office: Office, revocation: Revocation) -> models.Revoked:

@@ -6,6 +6,7 @@ Whether a wish goes beyond what the keys above may give is the registry's to dec
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from relay.api import models, problems
@@ -41,11 +42,15 @@ async def mint(call: Call) -> Reply:
         tunnel=wish.tunnel if isinstance(wish, VisitorWish) else None,
         expires_at=expires_at,
     )
-    text = None if expires_at is None or public is not None else _signed(call, new, math.floor(now), expires_at)
+    text = None
+    if expires_at is not None and public is None:
+        key = call.office.signing.key()
+        new = replace(new, signer=key.kid)
+        text = key.sign(_grant(call, new, math.floor(now), expires_at), call.office.issuer)
     record = await call.office.registry.keys.mint(call.actor, new)
     if public is not None:
         call.office.keyring.learn(record)
-    return Reply(models.Minted(key=key_of(record, project.name, call.office.now()), text=text), 201)
+    return Reply(models.Minted(key=key_of(call.office, record, project.name), text=text), 201)
 
 
 def _scope(caller: Caller, wish: MasterWish | ChildWish | VisitorWish) -> Scope:
@@ -73,8 +78,8 @@ def _expiry(caller: Caller, wish: MasterWish | ChildWish | VisitorWish, now: flo
     return float(full + DAY if most is None else min(full + DAY, most))
 
 
-def _signed(call: Call, new: NewKey, now: int, expires_at: float) -> str:
-    grant = Grant(
+def _grant(call: Call, new: NewKey, now: int, expires_at: float) -> Grant:
+    return Grant(
         kind=new.kind,
         key_id=new.id,
         project=new.project_id or "",
@@ -84,4 +89,3 @@ def _signed(call: Call, new: NewKey, now: int, expires_at: float) -> str:
         expires_at=expires_at,
         tunnel=new.tunnel or "",
     )
-    return call.office.signing.key().sign(grant, call.office.issuer)

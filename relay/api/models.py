@@ -27,24 +27,51 @@ class Hello(Given):
     time: Moment
 
 
+class Plan(Given):
+    """Limits under a name. The `default` plan is that of every project that was given none."""
+
+    name: str
+    default: bool
+    limits: Limits
+
+
+class Plans(Given):
+    """All of them."""
+
+    items: list[Plan]
+
+
 class Project(Given):
-    """A project."""
+    """A project. Without a `plan` of its own, its `limits` are those of the default plan."""
 
     id: str
     name: str
     plan: str | None
+    limits: Limits
     created_at: Moment
     created_by: str
     deleted_at: Moment | None
 
 
-class Scope(Given):
-    """What a key may do; null is no limit. `rate` is in requests, `bandwidth` in bytes per second."""
+class Limits(Given):
+    """What may be used; null is no limit. `rate` is in requests, `bandwidth` in bytes (each way) per second.
 
-    names: list[str]
+    `tunnels` and `streams` are those at one time, `body` is in bytes of a request, `monthly_bytes` both ways together.
+    """
+
     tunnels: int | None
     rate: int | None
     bandwidth: int | None
+    streams: int | None
+    body: int | None
+    monthly_requests: int | None
+    monthly_bytes: int | None
+
+
+class Scope(Limits):
+    """What a key may do: which names it may claim, and how much of everything."""
+
+    names: list[str]
 
 
 class Key(Given):
@@ -63,11 +90,74 @@ class Key(Given):
     expires_at: Moment | None
     revoked_at: Moment | None
     revoked_by: str | None
-    state: Literal["valid", "expired", "revoked"]
+    state: Literal["valid", "expired", "revoked", "retired"]
+    """Retired: it was signed by a key of the relay's that counts no longer."""
     token_version: int
     successor: str | None
     last_used_at: Moment | None
     last_used_from: str | None
+
+
+class Left(Given):
+    """What may still be used until the month ends; null is without end, or of a month that is over."""
+
+    requests: int | None
+    bytes: int | None
+
+
+class Amounts(Given):
+    """What was used in a month. `bytes_in` came from visitors, `bytes_out` went to them."""
+
+    requests: int
+    bytes_in: int
+    bytes_out: int
+    left: Left
+
+
+class KeyMonth(Amounts):
+    """This month of a key. A key that replaced another one goes on where that one was."""
+
+    month: str
+    ends_at: Moment
+
+
+class KeyDetails(Key):
+    """A key, the limits that it has in effect (the least of its own and those above it), and what it has used."""
+
+    effective: Limits
+    usage: KeyMonth | None
+    """Null for a key below which nothing is counted: an operator's, or a visitor's."""
+
+
+class ProjectUsage(Amounts):
+    """What a project used in a month."""
+
+    project: str
+    project_name: str | None
+    plan: str | None
+    limits: Limits
+
+
+class KeyUsage(Amounts):
+    """What a key used in a month, with all below it. Its limits and what is left are the least of its own and above."""
+
+    key: str
+    kind: Kind
+    label: str
+    project: str
+    project_name: str | None
+    limits: Limits
+
+
+class Usage(Given):
+    """A month. Projects and keys that used nothing are left out, and so are many: those with fewest requests."""
+
+    month: str
+    ends_at: Moment
+    projects: list[ProjectUsage]
+    keys: list[KeyUsage]
+    more: bool
+    """Whether others used something too."""
 
 
 class Projects(Given):

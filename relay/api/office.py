@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from relay.keys.scopes import Scope
 from relay.keys.tokens import SigningKey, TokenVerifier
 from relay.registry import Registry
 from relay.registry.records import KeyRecord, Signer
@@ -60,6 +61,53 @@ class Live(Protocol):
         """The name belongs to this project now; to none, where that is empty."""
 
 
+class Plans(Protocol):
+    """The plans that there are, and what is to be told when a project gets one."""
+
+    @property
+    def known(self) -> Mapping[str, Scope]:
+        """By name."""
+
+    @property
+    def default(self) -> str | None:
+        """The plan of projects that were given none; None: no limits."""
+
+    def limits_of(self, plan: str | None) -> Scope:
+        """What a project may use that was given this plan; None: that was given none."""
+
+    def changed(self, project_id: str, plan: str | None) -> None:
+        """The project has this plan from now on; what it uses is bounded by it before this returns."""
+
+
+class Used(Protocol):
+    """Requests, and bytes from visitors and to them."""
+
+    @property
+    def requests(self) -> int: ...
+    @property
+    def bytes_in(self) -> int: ...
+    @property
+    def bytes_out(self) -> int: ...
+
+
+class Usages(Protocol):
+    """What was used, as far as this node has counted. Nothing here waits."""
+
+    def used(self, id: str) -> Used | None:
+        """In this month, by a project, a child key, or a master key's line with all below it (see `KeyRecord.first`).
+
+        With what the registry does not have yet; None: nothing is known beyond what the registry says.
+        """
+
+
+class AsWritten:
+    """`Usages` of a node that counts nothing."""
+
+    def used(self, id: str) -> Used | None:
+        """See `Usages`."""
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """A request that was refused. `key_id` is "" unless the key was proven to be the caller's.
@@ -100,3 +148,5 @@ class Office:
     """Whether an address is a trusted proxy's."""
     refused: Callable[[Refusal], None]
     """Notes a refusal for the audit; no query."""
+    plans: Plans
+    usage: Usages = field(default_factory=AsWritten)

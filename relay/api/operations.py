@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from relay.api import audit, keys, minting, models, projects, signers, subdomains, tunnels, wishes
+from relay.api import audit, keys, minting, models, projects, signers, subdomains, tunnels, usage, wishes
 from relay.api.call import Call, Reply
 from relay.api.models import Given
 from relay.api.rights import Right
@@ -73,14 +73,22 @@ OPERATIONS = (
         "projects.show", "GET", "/projects/{project}", projects.show, (Right.PROJECTS_SHOW,), answer=models.Project
     ),
     Operation(
+        "projects.plan", "PATCH", "/projects/{project}", projects.give_plan, (Right.PROJECTS_PLAN,),
+        body=wishes.PlanWish, answer=models.Project,
+    ),
+    Operation(
         "projects.delete", "DELETE", "/projects/{project}", projects.delete, (Right.PROJECTS_DELETE,),
         answer=models.Revoked,
+    ),
+    Operation("plans.list", "GET", "/plans", projects.plans, (Right.PLANS_LIST,), answer=models.Plans),
+    Operation(
+        "usage.show", "GET", "/usage", usage.show, (Right.USAGE_SHOW,), query=wishes.UsageQuery, answer=models.Usage
     ),
     Operation(
         "keys.mint", "POST", "/keys", minting.mint, _MINTING, body=wishes.MintWish, answer=models.Minted, status=201
     ),
     Operation("keys.list", "GET", "/keys", keys.page, (Right.KEYS_LIST,), query=wishes.KeysQuery, answer=models.Keys),
-    Operation("keys.show", "GET", "/keys/{key}", keys.show, (Right.KEYS_SHOW,), answer=models.Key),
+    Operation("keys.show", "GET", "/keys/{key}", keys.show, (Right.KEYS_SHOW,), answer=models.KeyDetails),
     Operation(
         "keys.rotate", "POST", "/keys/{key}/rotate", keys.rotate, (Right.KEYS_ROTATE,),
         body=wishes.RotateWish, answer=models.Rotated,

@@ -6,10 +6,10 @@ import re
 
 from relay.api import models, problems, wishes
 from relay.api.call import Call, Reply
-from relay.api.keyshapes import key_of, told_of_revocation
+from relay.api.keyshapes import key_of, limits_of, told_of_revocation
 from relay.api.office import Office
 from relay.api.rights import Right, Thing
-from relay.api.wishes import NewProject, Paging
+from relay.api.wishes import NewProject, Paging, PlanWish
 from relay.keys.forms import Kind, read_public
 from relay.keys.private import id_of_public
 from relay.keys.times import text_of, text_or_none
@@ -19,12 +19,13 @@ from relay.registry.records import NewKey, Project
 _REF = re.compile(wishes.PROJECT)
 
 
-def shape(project: Project) -> models.Project:
+def shape(office: Office, project: Project) -> models.Project:
     """As it is told."""
     return models.Project(
         id=project.id,
         name=project.name,
         plan=project.plan,
+        limits=limits_of(office.plans.limits_of(project.plan)),
         created_at=text_of(project.created_at),
         created_by=project.created_by,
         deleted_at=text_or_none(project.deleted_at),
@@ -95,22 +96,59 @@ async def create(call: Call) -> Reply:
         label=wish.master.label,
         expires_at=call.who.expires_at,
     )
-    project, record = await call.office.registry.projects.create(call.actor, wish.name, master)
+    plan = _known(call.office, wish.plan)
+    project, record = await call.office.registry.projects.create(call.actor, wish.name, master, plan)
     call.office.keyring.learn(record)
-    key = key_of(record, project.name, call.office.now())
-    return Reply(models.CreatedProject(project=shape(project), master=key), 201)
+    call.office.plans.changed(project.id, plan)
+    key = key_of(call.office, record, project.name)
+    return Reply(models.CreatedProject(project=shape(call.office, project), master=key), 201)
 
 
 async def page(call: Call) -> Reply:
     """Projects that live, oldest first."""
     query = call.taken(Paging)
     found = await call.office.registry.projects.list(query.limit, query.cursor)
-    return Reply(models.Projects(items=[shape(one) for one in found.items], next_cursor=found.next_cursor))
+    return Reply(models.Projects(items=[shape(call.office, one) for one in found.items], next_cursor=found.next_cursor))
 
 
 async def show(call: Call) -> Reply:
     """One project."""
-    return Reply(shape(await find(call, call.path["project"], Right.PROJECTS_SHOW)))
+    return Reply(shape(call.office, await find(call, call.path["project"], Right.PROJECTS_SHOW)))
+
+
+async def give_plan(call: Call) -> Reply:
+    """Gives a project a plan, or takes it; live tunnels are bounded by it at once."""
+    project = await find(call, call.path["project"], Right.PROJECTS_PLAN)
+    plan = _known(call.office, call.taken(PlanWish).plan)
+    project = await call.office.registry.projects.give_plan(call.actor, project.id, plan)
+    call.office.plans.changed(project.id, plan)
+    return Reply(shape(call.office, project))
+
+
+async def plans(call: Call) -> Reply:
+    """The plans that projects may be given."""
+    known = call.office.plans
+    return Reply(
+        models.Plans(
+            items=[
+                models.Plan(name=name, default=name == known.default, limits=limits_of(scope))
+                for name, scope in sorted(known.known.items())
+            ]
+        )
+    )
+
+
+def _known(office: Office, plan: str | None) -> str | None:
+    """The plan. Raises `Problem` when there is none of this name."""
+    if plan is None or plan in office.plans.known:
+        return plan
+    there = ", ".join(sorted(office.plans.known))
+    problem = problems.invalid(
+        f"There is no plan {problems.quoted(plan)}; there are: {there}.",
+        "Choose one of them, or have the relay's operator write it into the settings.",
+    )
+    problem.reason = "plan"
+    raise problem
 
 
 async def delete(call: Call) -> Reply:

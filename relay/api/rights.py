@@ -22,6 +22,9 @@ class Right(StrEnum):
     PROJECTS_LIST = "projects.list"
     PROJECTS_SHOW = "projects.show"
     PROJECTS_DELETE = "projects.delete"
+    PROJECTS_PLAN = "projects.plan"
+    PLANS_LIST = "plans.list"
+    USAGE_SHOW = "usage.show"
     KEYS_MINT_MASTER = "keys.mint.master"
     KEYS_MINT_CHILD = "keys.mint.child"
     KEYS_MINT_VISITOR = "keys.mint.visitor"
@@ -57,6 +60,8 @@ class Reach(Enum):
 _MASTER = {
     Right.WHOAMI: Reach.ITSELF,
     Right.PROJECTS_SHOW: Reach.PROJECT,
+    Right.PLANS_LIST: Reach.EVERYTHING,  # nobody's in particular
+    Right.USAGE_SHOW: Reach.PROJECT,
     Right.KEYS_MINT_CHILD: Reach.PROJECT,
     Right.KEYS_MINT_VISITOR: Reach.PROJECT,
     Right.KEYS_LIST: Reach.PROJECT,
@@ -71,6 +76,7 @@ _MASTER = {
 }
 _CHILD = {
     Right.WHOAMI: Reach.ITSELF,
+    Right.USAGE_SHOW: Reach.ITSELF,
     Right.KEYS_SHOW: Reach.ITSELF,
     Right.KEYS_REVOKE: Reach.ITSELF,
 }

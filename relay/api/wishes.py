@@ -76,10 +76,17 @@ class NewMaster(Taken):
 
 
 class NewProject(Taken):
-    """A project with its first master key."""
+    """A project with its first master key. Without `plan` it has the relay's default plan."""
 
     name: Name
     master: NewMaster
+    plan: Name | None = None
+
+
+class PlanWish(Taken):
+    """Which plan a project gets; null: none of its own, so the relay's default plan."""
+
+    plan: Name | None
 
 
 Amount = Annotated[int, Field(ge=1, le=_MOST_NUMBER), BeforeValidator(_whole)]
@@ -87,12 +94,16 @@ Life = Annotated[int, Field(ge=1, le=10 * YEAR), BeforeValidator(_whole)]
 
 
 class ScopeWish(Taken):
-    """What a key may do. A member that is left out is as the parent's; null is no limit."""
+    """What a key may do. A member that is left out is as the parent's; null is no limit, where the parent has none."""
 
     names: Annotated[list[Pattern], Field(min_length=1, max_length=16)] | None = None
     tunnels: Amount | None = None
     rate: Amount | None = None
     bandwidth: Amount | None = None
+    streams: Amount | None = None
+    body: Amount | None = None
+    monthly_requests: Amount | None = None
+    monthly_bytes: Amount | None = None
 
 
 class _AnyKeyWish(Taken):
@@ -175,7 +186,14 @@ class KeysQuery(OfProject):
     """Which keys."""
 
     kind: Annotated[Kind, Field(strict=False)] | None = None
-    state: Literal["valid", "expired", "revoked"] | None = None
+    state: Literal["valid", "expired", "revoked", "retired"] | None = None
+
+
+class UsageQuery(Taken):
+    """Of which project (the caller's own, or all), and of which month, such as 2026-11 (this one)."""
+
+    project: ProjectRef | None = None
+    month: Annotated[str, StringConstraints(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$")] | None = None
 
 
 class AuditQuery(Taken):

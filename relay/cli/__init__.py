@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from relay import __version__
-from relay.cli import login, token
+from relay.cli import login, plans, token, usage
 from relay.cli.audit import audit
 from relay.cli.db import app as db
 from relay.cli.errors import UNEXPECTED, Mistake
@@ -47,6 +47,8 @@ for _name, _group in (
     ("db", db),
 ):
     app.add_typer(_group, name=_name)
+usage.add(app)
+plans.add(app)
 token.add(app)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import ssl
 import time
@@ -35,6 +36,7 @@ MOST_BYTES = 32 * 1024 * 1024
 MOST_SAID = 400  # characters of a sentence of the relay's
 # Signatures allow for this much, in seconds; below it the clock is no reason for a refusal.
 CLOCK_LEEWAY = 20.0
+_PROXY_SAID = re.compile(r"Tunnel connection failed: ([1-5][0-9]{2})\b")  # how http.client puts it
 _NEVER_SENT = (ConnectionRefusedError, socket.gaierror, ssl.SSLError)
 
 Object = dict[str, Any]
@@ -72,6 +74,10 @@ class Client:
     def put(self, *path: str, body: Object) -> Object:
         """The answer to PUT."""
         return self._ask("PUT", path, body, {})
+
+    def patch(self, *path: str, body: Object) -> Object:
+        """The answer to PATCH."""
+        return self._ask("PATCH", path, body, {})
 
     def delete(self, *path: str) -> Object:
         """The answer to DELETE, empty where there is none."""
@@ -226,6 +232,8 @@ def _words(cause: object) -> str:
         return f"its certificate is not valid: {cause.verify_message}"
     if isinstance(cause, http.client.HTTPException):
         return "what answers does not speak HTTP as expected"
+    if said := _PROXY_SAID.match(str(cause)):
+        return f"the proxy that the environment names answered HTTP {said[1]} instead of a way there"
     return getattr(cause, "strerror", None) or type(cause).__name__
 
 

@@ -1,4 +1,4 @@
-"""`relay keys mint|list|show|rotate`: keys begin, are looked at, are replaced. How they end is `revoking`'s."""
+"""`relay keys list|show|rotate`: keys are looked at and replaced. They begin in `keymint`, and end in `revoking`."""
 
 from __future__ import annotations
 
@@ -7,129 +7,22 @@ from typing import Annotated, Any
 import typer
 
 from relay.cli.delivery import Delivery
-from relay.cli.errors import Mistake, Unavailable
-from relay.cli.options import Asked, KeyOut, Label, Project, Quiet, bytes_of, command, group, label_of, one_of, seconds
+from relay.cli.errors import Mistake
+from relay.cli.keymint import add as add_mint
+from relay.cli.options import Asked, KeyOut, Project, Quiet, command, group, one_of, seconds
 from relay.cli.output import Lines, harmless, say_json
 from relay.cli.revoking import add as add_revoke
 from relay.cli.scanning import add as add_scan
-from relay.cli.showing import KEY_COLUMNS, about, key_row, last_use, scope_names, show_key
+from relay.cli.showing import KEY_COLUMNS, about, key_row, last_use, show_key
 from relay.cli.tables import cell, table, when
-from relay.keys.errors import BadKey
-from relay.keys.forms import Kind, check_text, is_public_id, kind_of, public_text
-from relay.keys.scopes import Scope
+from relay.keys.forms import Kind, is_public_id, kind_of, public_text
 
 keys = group("Mint, list, show, rotate and revoke keys, and look for lost ones.")
 
-STATES = ("valid", "expired", "revoked")
+STATES = ("valid", "expired", "revoked", "retired")
 
 KeyId = Annotated[str, typer.Argument(help="The key's public id, mtk_KIND_ and twelve characters.", metavar="KEY")]
-Subdomains = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--subdomain", "-s", help="What may be claimed, such as mcp-*; may be repeated. Any without.", metavar="PATTERN"
-    ),
-]
-
-
-@command(keys)
-def mint(
-    asked: Asked,
-    *,
-    project: Project = None,
-    master: Annotated[bool, typer.Option("--master", help="A master key instead of a child key.", metavar="")] = False,
-    visitor: Annotated[
-        str | None, typer.Option(help="A visitor key for this tunnel instead.", metavar="SUBDOMAIN")
-    ] = None,
-    subdomain: Subdomains = None,
-    tunnels: Annotated[int | None, typer.Option(help="At most so many tunnels at once.", metavar="N")] = None,
-    rate: Annotated[int | None, typer.Option(help="At most so many requests a second.", metavar="N")] = None,
-    bandwidth: Annotated[
-        str | None, typer.Option(help="At most so many bytes a second each way, such as 10MiB.", metavar="BYTES")
-    ] = None,
-    life: Annotated[
-        str | None, typer.Option(help="How long it is valid: 24h, a master key without end.", metavar="TIME")
-    ] = None,
-    label: Label = None,
-    key_out: KeyOut = None,
-    quiet: Quiet = False,
-) -> None:
-    """Mint a key. It is shown this once.
-
-    A child key opens tunnels and mints nothing; a master key mints child and
-    visitor keys of its project and opens nothing; a visitor key lets visitors
-    in to a private tunnel. No key can do more than the one that minted it.
-
-    Examples:
-
-      relay keys mint --project mcp-server --subdomain 'mcp-*' --life 7d
-      relay keys mint --visitor mcp-me --life 1h --label "for Ada"
-      relay keys mint --project mcp-server --master --key-out second.key
-    """
-    from relay.keys.private import PrivateKey
-
-    kind = _kind(master, visitor)
-    wish: dict[str, Any] = {"kind": kind.value}
-    limits = {"tunnels": tunnels, "rate": rate, "bandwidth": bytes_of(bandwidth, "--bandwidth") if bandwidth else None}
-    wish["scope"] = _scope({"names": subdomain or None, **limits})
-    if kind is Kind.VISITOR and wish["scope"]:
-        raise Mistake("A visitor key lets visitors in to one tunnel: leave --subdomain and the limits out.")
-    wish |= {"project": project, "life": seconds(life, "--life") if life else None, "label": label}
-    wish["tunnel"] = label_of(visitor, "--visitor") if visitor is not None else None
-    client = asked.client()
-    delivery = Delivery(key_out, quiet)
-    with delivery.place() as place:
-        pair = PrivateKey.generate(kind) if kind.private else None
-        if pair is not None:
-            place.write(pair.text)
-            wish["public_key"] = public_text(pair.public)
-        made = client.post("keys", body={name: value for name, value in wish.items() if value not in (None, {})})
-        text = _text_of(made, kind) if pair is None else pair.text
-        if pair is None:
-            place.write(text)
-        place.keep()
-    key = made.get("key") or {}
-    if asked.as_json:
-        say_json({"key": key, **delivery.json(text)})
-        return
-    delivery.say(f"{kind.capitalize()} key", text, kind, [_summary(key)])
-
-
-def _kind(master: bool, visitor: str | None) -> Kind:
-    if master and visitor is not None:
-        raise Mistake("A key is a master key or a visitor key: give one of --master and --visitor.")
-    return Kind.MASTER if master else Kind.CHILD if visitor is None else Kind.VISITOR
-
-
-def _scope(asked: dict[str, Any]) -> dict[str, Any]:
-    """What was said of a scope. Raises `Mistake` for what can be none."""
-    said = {name: value for name, value in asked.items() if value is not None}
-    try:
-        Scope.from_json(said)
-    except ValueError as error:
-        raise Mistake(str(error)) from None
-    return said
-
-
-def _text_of(made: dict[str, Any], kind: Kind) -> str:
-    text = made.get("text")
-    if not isinstance(text, str) or not _is_key(text, kind):  # it goes to the terminal and into files as it is
-        raise Unavailable("The relay gave no key: is this command older or newer than the relay?")
-    return text
-
-
-def _is_key(text: str, kind: Kind) -> bool:
-    try:
-        return check_text(text) is kind
-    except BadKey:
-        return False
-
-
-def _summary(key: dict[str, Any]) -> str:
-    until = f"until {when(key['expires_at'])}" if key.get("expires_at") else "without end"
-    what = (
-        f"tunnel {cell(key['tunnel'])}" if key.get("tunnel") else f"subdomains: {scope_names(key.get('scope') or {})}"
-    )
-    return f"{about(key)}, {what}, valid {until}."
+add_mint(keys)
 
 
 @command(keys, "list")
@@ -141,7 +34,7 @@ def list_(
         str | None, typer.Option(help="Only this kind.", metavar="operator|master|child|visitor", show_default=False)
     ] = None,
     state: Annotated[
-        str | None, typer.Option(help="Only these.", metavar="valid|expired|revoked", show_default=False)
+        str | None, typer.Option(help="Only these.", metavar="valid|expired|revoked|retired", show_default=False)
     ] = None,
 ) -> None:
     """List keys, with when and from where each was last used."""
@@ -155,7 +48,10 @@ def list_(
 
 @command(keys)
 def show(asked: Asked, key: KeyId) -> None:
-    """Show one key; of a rotated one also who used the old and the new, and when."""
+    """Show one key, its limits, and what it has used in this month.
+
+    Of a rotated one also who used the old and the new, and when.
+    """
     _public(key)
     client = asked.client()
     found = client.get("keys", key)

@@ -7,20 +7,34 @@ from typing import Annotated
 import typer
 
 from relay.cli.delivery import Delivery
+from relay.cli.limit_options import limit_facts
 from relay.cli.options import Asked, KeyOut, Label, Quiet, Yes, command, group, label_of, sure
 from relay.cli.output import Lines, harmless, say_json
 from relay.cli.showing import revoked_lines
 from relay.cli.tables import cell, facts, table, when
 from relay.keys.forms import Kind, public_text
+from relay.settings.plans import NONE
 
 projects = group("Create, list, show and delete projects.")
 
 Name = Annotated[str, typer.Argument(help="The project's name: a-z, 0-9 and -, at most 63.", metavar="NAME")]
+Plan = Annotated[
+    str | None, typer.Option("--plan", help="Its limits; see: relay plans.", metavar="PLAN", show_default=False)
+]
+PlanOrNone = Annotated[str, typer.Argument(help="The plan's name, or none.", metavar="PLAN|none")]
 Named = Annotated[str, typer.Argument(help="The project's name or id.", metavar="PROJECT")]
 
 
 @command(projects)
-def create(asked: Asked, name: Name, *, label: Label = None, key_out: KeyOut = None, quiet: Quiet = False) -> None:
+def create(
+    asked: Asked,
+    name: Name,
+    *,
+    plan: Plan = None,
+    label: Label = None,
+    key_out: KeyOut = None,
+    quiet: Quiet = False,
+) -> None:
     """Create a project and its master key, which is shown this once.
 
     The key is made here; the relay gets its public half. With it in
@@ -29,6 +43,7 @@ def create(asked: Asked, name: Name, *, label: Label = None, key_out: KeyOut = N
     Examples:
 
       relay projects create mcp-server
+      relay projects create mcp-server --plan hobby
       relay projects create mcp-server --key-out mcp-server.key
     """
     from relay.keys.private import PrivateKey
@@ -40,7 +55,8 @@ def create(asked: Asked, name: Name, *, label: Label = None, key_out: KeyOut = N
     with delivery.place() as place:
         place.write(pair.text)
         master = {"public_key": public_text(pair.public), **({"label": label} if label else {})}
-        made = client.post("projects", body={"name": name, "master": master})
+        given = {} if plan is None else {"plan": plan}
+        made = client.post("projects", body={"name": name, "master": master, **given})
         place.keep()
     project = made.get("project") or {}
     if asked.as_json:
@@ -57,15 +73,17 @@ def list_(asked: Asked) -> None:
     if asked.as_json:
         say_json(found)
         return
-    rows = [(one.get("name"), one.get("id"), when(one.get("created_at")), one.get("created_by")) for one in found]
-    table(
-        ("NAME", "ID", "CREATED", "BY"), rows, none="There is no project yet; make one with: relay projects create NAME"
-    )
+    rows = [
+        (one.get("name"), one.get("id"), one.get("plan"), when(one.get("created_at")), one.get("created_by"))
+        for one in found
+    ]
+    none = "There is no project yet; make one with: relay projects create NAME"
+    table(("NAME", "ID", "PLAN", "CREATED", "BY"), rows, none=none)
 
 
 @command(projects)
 def show(asked: Asked, project: Named) -> None:
-    """Show one project."""
+    """Show one project, with its plan and limits, its subdomains and master keys."""
     client = asked.client()
     found = client.get("projects", project)
     if asked.as_json:
@@ -78,12 +96,33 @@ def show(asked: Asked, project: Named) -> None:
             ("project", found.get("name")),
             ("id", found.get("id")),
             ("plan", found.get("plan")),
+            *limit_facts(found.get("limits") or {}),
             ("created", f"{when(found.get('created_at'))} by {cell(found.get('created_by'))}"),
             ("deleted", when(found.get("deleted_at"))),
             ("subdomains", [one.get("name") for one in names]),
             ("master keys", [one.get("id") for one in masters]),
         ]
     )
+
+
+@command(projects, "plan")
+def give_plan(asked: Asked, project: Named, plan: PlanOrNone) -> None:
+    """Give a project a plan, or none: then it has the relay's default plan, if there is one.
+
+    Its limits hold at once, for the sum of all its keys. See: relay plans
+
+    Examples:
+
+      relay projects plan mcp-server hobby
+      relay projects plan mcp-server none
+    """
+    found = asked.client().patch("projects", project, body={"plan": None if plan == NONE else plan})
+    if asked.as_json:
+        say_json(found)
+        return
+    limits = [f"{name}: {amount}" for name, amount in limit_facts(found.get("limits") or {}) if amount]
+    had = cell(found.get("plan") or NONE)
+    Lines().say(f"Plan of {cell(found.get('name'))}: {had} ({', '.join(limits) or 'no limits'})")
 
 
 @command(projects)

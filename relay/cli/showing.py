@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from relay.cli.output import size
+from relay.cli.limit_options import limit_facts, usage_facts
 from relay.cli.tables import cell, facts, many, when
 
 KEY_COLUMNS = ("ID", "PROJECT", "LABEL", "STATE", "EXPIRES", "LAST USED")
@@ -57,9 +57,8 @@ def show_key(key: Mapping[str, Any], before: Iterable[tuple[str, object]] = ()) 
             ("minted by", key.get("parent")),
             ("tunnel", key.get("tunnel")),
             ("subdomains", scope_names(scope)),
-            ("tunnels", scope.get("tunnels")),
-            ("requests a second", scope.get("rate")),
-            ("bytes a second", _bandwidth(scope.get("bandwidth"))),
+            *limit_facts(scope, key.get("effective")),
+            *usage_facts(key.get("usage")),
             ("created", when(key.get("created_at"))),
             ("expires", when(key["expires_at"]) if key.get("expires_at") else "never"),
             ("revoked", f"{when(ended)} by {cell(key.get('revoked_by')) or 'the relay'}" if ended else None),
@@ -74,10 +73,6 @@ def scope_names(scope: Mapping[str, Any]) -> str:
     """The patterns of subdomains; `any` for all."""
     names = scope.get("names") or ["*"]
     return "any" if names == ["*"] else cell(names)
-
-
-def _bandwidth(amount: object) -> str | None:
-    return None if amount is None else f"{cell(amount)} ({size(amount)})"
 
 
 def revoked_lines(counts: Mapping[str, Any], given: str | None) -> list[str]:

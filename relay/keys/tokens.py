@@ -147,7 +147,7 @@ def _claims(grant: Grant, issuer: str) -> dict[str, Any]:
         "jti": grant.key_id,
         "prj": grant.project,
         "lin": list(grant.lineage),
-        "scp": grant.scope.to_json(),
+        "scp": grant.scope.to_short_json(),
     }
     if grant.kind is Kind.VISITOR:
         claims["tun"] = grant.tunnel

@@ -20,7 +20,7 @@ from relay.keys.times import text_of
 from relay.keys.tokens import SigningKey
 from relay.node.errors import StartError
 from relay.registry import Registry
-from relay.registry.errors import RegistryError
+from relay.registry.errors import NotAllowed, RegistryError
 from relay.tunnels.journal import Journal
 
 HEADS_NAME = "audit-heads.jsonl"
@@ -142,9 +142,17 @@ class Bookkeeper:
 
     async def write(self) -> None:
         """All that waits. Raises `RegistryError`."""
-        while notes := self._journal.waiting(MOST_AT_ONCE):
-            await self._registry.audit.record(notes)
+        most = MOST_AT_ONCE
+        while notes := self._journal.waiting(most):
+            try:
+                await self._registry.audit.record(notes)
+            except NotAllowed as error:  # for what it holds, and so for ever: it must not keep the others back
+                if len(notes) > 1:
+                    most = len(notes) // 2
+                    continue
+                _LOGGER.error("a row of the audit is left out: %s: %s", notes[0].action, error)
             self._journal.written(len(notes))
+            most = MOST_AT_ONCE
         while uses := self._uses.take(MOST_AT_ONCE):
             try:
                 await self._registry.keys.touch(uses)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from relay.node.live import LiveTunnels
 from relay.node.masterkeys import MasterKeys
+from relay.node.projectplans import ProjectPlans
 from relay.node.signing import Signing
 from relay.registry import Registry
 from relay.registry.errors import RegistryError
@@ -38,6 +39,7 @@ class Followed:
     signing: Signing
     hub: Hub
     live: LiveTunnels
+    plans: ProjectPlans
     now: Callable[[], float]
     clock: Callable[[], float]
 
@@ -47,7 +49,7 @@ class Follower:
 
     def __init__(self, followed: Followed) -> None:
         self._all = followed
-        self._at = Position(0, 0)
+        self._at = Position(0, 0, 0)
         self._away = False
         self._forgot_at = followed.clock()
 
@@ -58,6 +60,8 @@ class Follower:
         at = await one.registry.changes.position()
         await self._learn_alive()
         await self._read_keys()
+        await self._read_names()
+        await self._read_plans()
         self._at = at
         one.revocations.heard(began)
 
@@ -88,6 +92,9 @@ class Follower:
             one.revocations.learn({each.id: Verdict(each.revoked_by, each.revoked_at) for each in found})
         if at.keys_seq != self._at.keys_seq:
             await self._read_keys()
+        if at.names_seq != self._at.names_seq:
+            await self._read_names()
+            await self._read_plans()
         self._at = at
         one.revocations.heard(began)
         await one.signing.renew()  # which may have failed before
@@ -107,7 +114,6 @@ class Follower:
         one = self._all
         one.masters.learn_all(await one.registry.keys.masters())
         await one.signing.learn(await one.registry.signers.all())
-        await self._read_names()
 
     async def _read_names(self) -> None:
         """Names that changed hands elsewhere. What this node did itself while it read is newer than what it read."""
@@ -118,3 +124,13 @@ class Follower:
             known, owner = before.get(name), owners.get(name)
             if known != owner and reserved.get(name) == known:
                 live.on_moved(name, owner or "")
+
+    async def _read_plans(self) -> None:
+        """Plans that were given or taken elsewhere; as for names."""
+        plans = self._all.plans
+        before = dict(plans.given)
+        found = await self._all.registry.projects.plans()
+        for project in before.keys() | found.keys():
+            known, plan = before.get(project), found.get(project)
+            if known != plan and plans.given.get(project) == known:
+                plans.changed(project, plan)

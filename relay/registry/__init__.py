@@ -20,6 +20,8 @@ from relay.registry.records import (
     Signer,
     Subdomain,
     UsageRow,
+    UsageSum,
+    UsageTotal,
 )
 from relay.registry.registry import Registry
 
@@ -50,4 +52,6 @@ __all__ = [
     "Subdomain",
     "Unavailable",
     "UsageRow",
+    "UsageSum",
+    "UsageTotal",
 ]

@@ -21,7 +21,8 @@ from relay.registry.errors import RegistryError, SchemaError, Unavailable
 from relay.registry.schema import LEDGER
 
 T = TypeVar("T")
-LOCK = select(LEDGER.c.audit_seq, LEDGER.c.audit_hash, LEDGER.c.revocation_seq, LEDGER.c.keys_seq).with_for_update()
+SEQUENCES = (LEDGER.c.revocation_seq, LEDGER.c.keys_seq, LEDGER.c.names_seq)
+LOCK = select(LEDGER.c.audit_seq, LEDGER.c.audit_hash, *SEQUENCES).with_for_update()
 STORE = update(LEDGER)
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
@@ -34,6 +35,7 @@ class Ledger:
     audit_hash: str
     revocation_seq: int
     keys_seq: int
+    names_seq: int
 
 
 class Held:

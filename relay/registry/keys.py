@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from sqlalchemy import BindParameter, bindparam, or_, select, tuple_, update
+from sqlalchemy import BindParameter, ColumnElement, bindparam, or_, select, tuple_, update
 
-from relay.registry.audit import Action, append
+from relay.registry.audit import Action, append, storable
 from relay.registry.database import Database, Writing
 from relay.registry.errors import NotAllowed
+from relay.registry.lineages import Lineages
 from relay.registry.minting import add_key, insert_key, live_project
-from relay.registry.records import Actor, KeyFilter, KeyRecord, NewKey, Note, Page, Revocation, Rotated
+from relay.registry.records import Actor, KeyFilter, KeyRecord, NewKey, Note, Page, Revocation, Rotated, State
 from relay.registry.revocation import revoke_tree, told
 from relay.registry.rows import after, key_of, page, page_size
-from relay.registry.schema import KEYS
-from relay.registry.trees import acting, lineage, living, newest, not_over, predecessors, unknown
+from relay.registry.schema import KEYS, SIGNERS
+from relay.registry.trees import acting, living, newest, not_over, predecessors, unknown
 
 ANY = KeyFilter()
 SOME = 500  # ids in one query
@@ -27,6 +28,7 @@ class Keys:
     def __init__(self, database: Database, now: Callable[[], float]) -> None:
         self._database = database
         self._now = now
+        self._lineages = Lineages(database)
 
     # ------------------------------------------------------------------------------------------------ reading
 
@@ -55,11 +57,8 @@ class Keys:
             query = query.where(KEYS.c.project_id == which.project)
         if which.kind is not None:
             query = query.where(KEYS.c.kind == str(which.kind))
-        if which.state == "revoked":
-            query = query.where(KEYS.c.revoked_at.is_not(None))
-        elif which.state is not None:
-            over = ~not_over(self._now()) if which.state == "expired" else not_over(self._now())
-            query = query.where(KEYS.c.revoked_at.is_(None), over)
+        if which.state is not None:
+            query = query.where(_in_state(which.state, self._now()))
         if cursor is not None:
             query = query.where(tuple_(KEYS.c.created_at, KEYS.c.id) > tuple_(*after(cursor, (float, str))))
         async with self._database.reading() as read:
@@ -68,8 +67,7 @@ class Keys:
 
     async def lineage(self, key_id: str) -> Sequence[KeyRecord]:
         """The key's ancestors, topmost first, and at the end the key itself. Raises NotFound."""
-        async with self._database.reading() as read:
-            return await lineage(read, key_id)
+        return await self._lineages.of(key_id)
 
     async def masters(self) -> Sequence[KeyRecord]:
         """All operator and master keys, also those that are revoked or expired: a refusal says which it was."""
@@ -136,7 +134,7 @@ class Keys:
                 old.kind, id_new, old.project_id, old.parent_id, public, old.scope, old.label, None, old.expires_at
             )
             version = old.token_version if token_version is None else token_version
-            record = await insert_key(write, now, new, version)
+            record = await insert_key(write, now, new, version, old.first)
             shortened = await self._replace(write, old, record, now + max(0.0, overlap_s))
             details = {"new": record.id, "overlap": overlap_s, "token_version": version}
             await append(write, now, Note(actor, Action.KEY_ROTATE, old.id, old.project_id or "", details))
@@ -160,9 +158,23 @@ class Keys:
             .where(KEYS.c.id == bindparam("used_id"), or_(KEYS.c.last_used_at.is_(None), KEYS.c.last_used_at < at))
             .values(last_used_at=at, last_used_from=bindparam("used_from"))
         )
-        values = [{"used_id": one, "used_at": when, "used_from": where} for one, (when, where) in used.items()]
+        values = [
+            {"used_id": one, "used_at": when, "used_from": storable(where)} for one, (when, where) in used.items()
+        ]
         async with self._database.writing() as write:
             await write.run(change, values)
+
+
+def _in_state(state: State, now: float) -> ColumnElement[bool]:
+    if state == "revoked":
+        return KEYS.c.revoked_at.is_not(None)
+    lives: ColumnElement[bool] = not_over(now)
+    if state == "expired":
+        return KEYS.c.revoked_at.is_(None) & ~lives
+    retired = KEYS.c.signer.in_(select(SIGNERS.c.kid).where(SIGNERS.c.retired_at.is_not(None)))
+    # Of most keys nobody wrote down who signed them: without the `or`, they would be in neither state.
+    which = retired if state == "retired" else or_(KEYS.c.signer.is_(None), ~retired)
+    return KEYS.c.revoked_at.is_(None) & lives & which
 
 
 def minted(actor: Actor, record: KeyRecord) -> Note:

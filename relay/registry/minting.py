@@ -40,7 +40,9 @@ async def add_key(write: Writing, now: float, new: NewKey, *, above: bool = True
     return await insert_key(write, now, new)
 
 
-async def insert_key(write: Writing, now: float, new: NewKey, token_version: int = 0) -> KeyRecord:
+async def insert_key(
+    write: Writing, now: float, new: NewKey, token_version: int = 0, line: str | None = None
+) -> KeyRecord:
     """Without any check but that the key is new. Raises Conflict."""
     record = KeyRecord(
         id=new.id,
@@ -54,6 +56,8 @@ async def insert_key(write: Writing, now: float, new: NewKey, token_version: int
         created_at=now,
         expires_at=new.expires_at,
         token_version=token_version,
+        line=line,
+        signer=new.signer,
     )
     try:
         await write.run(insert(KEYS), row_of_key(record))

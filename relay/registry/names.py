@@ -47,7 +47,7 @@ async def check_free(
 
 async def take(write: Writing, now: float, row: Row[Any] | None, values: dict[str, str]) -> None:
     """Reserves a name (`name`, `project_id`, `login`) whose row, as `check_free` gave it, is this."""
-    write.ledger.keys_seq += 1
+    write.ledger.names_seq += 1
     changed = {**values, "reserved_at": now, "released_at": None}
     if row is None:
         await write.run(insert(SUBDOMAINS), changed)

@@ -12,7 +12,8 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from relay.keys.forms import Kind
 from relay.keys.scopes import Scope
 
-State = Literal["valid", "expired", "revoked"]
+State = Literal["valid", "expired", "revoked", "retired"]
+"""Retired: signed by a key of the relay's that counts no longer."""
 T = TypeVar("T")
 
 
@@ -57,6 +58,8 @@ class NewKey:
     tunnel: str | None = None
     """The subdomain that a visitor key is for; of visitor keys only."""
     expires_at: float | None = None
+    signer: str | None = None
+    """The id of the key that signs it; of child and visitor keys only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +81,18 @@ class KeyRecord:
     successor_id: str | None = None
     last_used_at: float | None = None
     last_used_from: str | None = None
+    line: str | None = None
+    """The first of the keys that replaced each other up to this one; None: it is the first itself."""
+    signer: str | None = None
+    """The id of the key that signed a child or visitor key; None also where that was not written down."""
+
+    @property
+    def first(self) -> str:
+        """The id under which it is counted: a key that replaces another one goes on with what is left of that."""
+        return self.line or self.id
 
     def state(self, now: float) -> State:
-        """A key that is revoked and expired is revoked."""
+        """A key that is revoked and expired is revoked. What became of its signer is not known here."""
         if self.revoked_at is not None:
             return "revoked"
         return "expired" if self.expires_at is not None and self.expires_at <= now else "valid"
@@ -147,7 +159,9 @@ class Position:
 
     revocation_seq: int
     keys_seq: int
-    """Of operator and master keys, of signers, and of names: reserved, moved, given back."""
+    """Of operator and master keys, and of signers."""
+    names_seq: int
+    """Of names: reserved, moved, given back; and of the plans that projects have."""
 
 
 class Revoked(NamedTuple):
@@ -162,6 +176,26 @@ class UsageRow:
     key_id: str
     period: str
     """`YYYY-MM`, UTC."""
+    requests: int
+    bytes_in: int
+    bytes_out: int
+
+
+class UsageSum(NamedTuple):
+    """What was used in a month: requests, and bytes from visitors and to them."""
+
+    requests: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UsageTotal:
+    """What one key was used for in a month."""
+
+    project_id: str
+    key_id: str
+    parent_id: str | None
     requests: int
     bytes_in: int
     bytes_out: int

@@ -5,24 +5,23 @@ It knows nothing of sessions, and decides nothing about who may ask: callers wer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable
 
 from sqlalchemy import insert, select, update
 
 from relay.keys.forms import public_text
 from relay.keys.times import text_of
 from relay.registry.audit import Action, Audit, append
-from relay.registry.database import Database
-from relay.registry.dialects import insert_or_add
+from relay.registry.database import SEQUENCES, Database
 from relay.registry.errors import Conflict, NotFound, SchemaError
 from relay.registry.keys import Keys
 from relay.registry.names import WEEK
 from relay.registry.projects import Projects
-from relay.registry.records import RELAY, Actor, Note, Position, Revoked, Signer, UsageRow
-from relay.registry.schema import KEYS, LEDGER, SIGNERS, USAGE
+from relay.registry.records import RELAY, Actor, Note, Position, Revoked, Signer
+from relay.registry.schema import KEYS, SIGNERS
 from relay.registry.subdomains import Subdomains
 from relay.registry.trees import not_over
+from relay.registry.usage import Usage
 
 
 class Changes:
@@ -34,10 +33,10 @@ class Changes:
     async def position(self) -> Position:
         """One cheap query. Raises Unavailable."""
         async with self._database.reading() as read:
-            row = await read.row(select(LEDGER.c.revocation_seq, LEDGER.c.keys_seq))
+            row = await read.row(select(*SEQUENCES))
         if row is None:
             raise SchemaError("The database has no ledger; restore it from a backup.")
-        return Position(row.revocation_seq, row.keys_seq)
+        return Position(row.revocation_seq, row.keys_seq, row.names_seq)
 
     async def revoked_since(self, seq: int) -> list[Revoked]:
         """Keys revoked after this place in the revocation sequence."""
@@ -101,26 +100,6 @@ class Signers:
                 Signer(row.kid, bytes(row.public_key), row.node, row.created_at, row.retired_at)
                 for row in await read.rows(query)
             ]
-
-
-class Usage:
-    """Counters by project, key and month."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def add(self, rows: Sequence[UsageRow]) -> None:
-        """Adds to the counters."""
-        if rows:
-            async with self._database.writing() as write:
-                statement = insert_or_add(write.dialect, USAGE, ("requests", "bytes_in", "bytes_out"))
-                await write.run(statement, [asdict(row) for row in rows])
-
-    async def read(self, project: str) -> list[UsageRow]:
-        """A project's counters, oldest month first."""
-        query = select(USAGE).where(USAGE.c.project_id == project).order_by(USAGE.c.period, USAGE.c.key_id)
-        async with self._database.reading() as read:
-            return [UsageRow(**row._mapping) for row in await read.rows(query)]
 
 
 class Registry:

@@ -44,12 +44,19 @@ def key_of(row: Row[Any]) -> KeyRecord:
         successor_id=row.successor_id,
         last_used_at=row.last_used_at,
         last_used_from=row.last_used_from,
+        line=row.line,
+        signer=row.signer,
     )
 
 
 def row_of_key(record: KeyRecord) -> dict[str, Any]:
     values = asdict(record)
-    return {**values, "public_key": values.pop("public"), "kind": str(record.kind), "scope": record.scope.to_json()}
+    return {
+        **values,
+        "public_key": values.pop("public"),
+        "kind": str(record.kind),
+        "scope": record.scope.to_short_json(),
+    }
 
 
 def subdomain_of(row: Row[Any]) -> Subdomain:

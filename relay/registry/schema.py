@@ -39,6 +39,7 @@ LEDGER = Table(
     Column("audit_hash", Text, nullable=False),
     Column("revocation_seq", BigInteger, nullable=False),
     Column("keys_seq", BigInteger, nullable=False),
+    Column("names_seq", BigInteger, nullable=False, server_default="0"),
     CheckConstraint("id = 1", name="one_row"),
 )
 
@@ -76,6 +77,8 @@ KEYS = Table(
     Column("successor_id", Text, ForeignKey("keys.id"), index=True),
     Column("last_used_at", Double),
     Column("last_used_from", Text),
+    Column("line", Text),
+    Column("signer", Text),
     CheckConstraint("kind IN ('operator', 'master', 'child', 'visitor')", name="kind"),
     CheckConstraint("(kind IN ('operator', 'master')) = (public_key IS NOT NULL)", name="public_key"),
     CheckConstraint("(kind = 'operator') = (project_id IS NULL)", name="project"),
@@ -130,4 +133,5 @@ USAGE = Table(
     Column("requests", BigInteger, nullable=False),
     Column("bytes_in", BigInteger, nullable=False),
     Column("bytes_out", BigInteger, nullable=False),
+    Index("ix_usage_period_project_id", "period", "project_id"),
 )

@@ -78,7 +78,7 @@ class Subdomains:
             await acting(write, actor, now)
             held = await _held(write, name)
             await write.run(update(SUBDOMAINS).where(SUBDOMAINS.c.name == name).values(released_at=now))
-            write.ledger.keys_seq += 1
+            write.ledger.names_seq += 1
             await append(write, now, Note(actor, Action.SUBDOMAIN_RELEASE, name, held.project_id))
 
     async def move(self, actor: Actor, name: str, project_id: str) -> Subdomain:
@@ -99,7 +99,7 @@ class Subdomains:
                 change = {"project_id": project_id, "reserved_at": now}
                 await write.run(update(SUBDOMAINS).where(SUBDOMAINS.c.name == name).values(**change))
                 await check_room(write, now, project_id, self._quarantine)
-                write.ledger.keys_seq += 1
+                write.ledger.names_seq += 1
                 note = Note(actor, Action.SUBDOMAIN_MOVE, name, project_id, {"from": held.project_id})
                 await append(write, now, note)
             return await _get(write, name)

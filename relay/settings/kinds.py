@@ -9,12 +9,12 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from relay.settings.amounts import MIB, size_of
+
 Network = IPv4Network | IPv6Network
 
-MIB = 1024 * 1024
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
-_UNITS = {"": 1, "b": 1, "k": 1024, "kib": 1024, "m": MIB, "mib": MIB, "g": 1024 * MIB, "gib": 1024 * MIB}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +139,19 @@ def count(least: int, most: int, example: int) -> Kind:
 
 def size(least: int, most: int) -> Kind:
     def parse(value: object) -> int:
-        match = re.fullmatch(r"([0-9]{1,15})\s*([a-z]*)", str(value).strip().lower())
-        if isinstance(value, bool) or match is None or match[2] not in _UNITS:
-            raise ValueError
-        number = int(match[1]) * _UNITS[match[2]]
+        number = size_of(value)
         if not least <= number <= most:
             raise ValueError
         return number
 
     return Kind(parse, f"bytes from {least // MIB} MiB to {most // MIB} MiB", "64MiB", "BYTES")
+
+
+def _plan(value: object) -> str:
+    name = _text(value)
+    if not re.fullmatch(_LABEL, name):
+        raise ValueError
+    return name
 
 
 def choice(*words: str) -> Kind:
@@ -161,6 +165,7 @@ def choice(*words: str) -> Kind:
 
 DOMAIN = Kind(_domain, "a domain name without scheme, port or star", "tunnels.example.com", "DOMAIN")
 ADDRESS = Kind(_address, "HOST:PORT or [IPV6]:PORT", "127.0.0.1:8080", "HOST:PORT")
+PLAN = Kind(_plan, "the name of a plan", "hobby", "PLAN")
 DIRECTORY = Kind(_path, "a path", "/var/lib/relay", "DIR")
 FILE = Kind(_path, "a path", "/run/secrets/database-url", "FILE")
 DATABASE = Kind(

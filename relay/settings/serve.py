@@ -9,6 +9,8 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from relay.keys.scopes import Scope
+from relay.settings.amounts import MIB
 from relay.settings.kinds import (
     ADDRESS,
     DATABASE,
@@ -16,8 +18,8 @@ from relay.settings.kinds import (
     DOMAIN,
     FILE,
     HOSTS,
-    MIB,
     NETWORKS,
+    PLAN,
     PUBLIC_URL,
     SECONDS,
     SECONDS_OR_NONE,
@@ -29,6 +31,7 @@ from relay.settings.kinds import (
     seconds,
     size,
 )
+from relay.settings.plans import BUILT_IN
 
 PREFIX = "RELAY_"
 KEY_FILE_NAME = "operator.key"
@@ -127,6 +130,27 @@ class ServeSettings:
     max_connections: int = field(
         default=10_000, metadata=_about(count(1, 1_000_000, 10_000), "Visitors' connections at once.")
     )
+    max_connections_per_address: int = field(
+        default=1024,
+        metadata=_about(
+            count(1, 1_000_000, 1024),
+            "Of these from one address (IPv6: one network of /64); proxies that are trusted: any.",
+        ),
+    )
+    max_agent_connections: int = field(
+        default=4096,
+        metadata=_about(count(1, 1_000_000, 4096), "Connections of agents and commands at once, admitted or not."),
+    )
+    max_agent_connections_per_address: int = field(
+        default=2048, metadata=_about(count(1, 1_000_000, 2048), "Of these from one address, counted likewise.")
+    )
+    memory_budget: int | None = field(
+        default=None,
+        metadata=_about(
+            size(64 * MIB, 1024 * 1024 * MIB),
+            "Resident memory that the relay keeps below. Three quarters of what the machine or its container has.",
+        ),
+    )
     max_streams: int = field(
         default=4096, metadata=_about(count(1, 1_000_000, 4096), "Exchanges at once on one agent link.")
     )
@@ -134,6 +158,11 @@ class ServeSettings:
         default=64 * MIB,
         metadata=_about(size(MIB, 64 * MIB), "Most bytes under way on one agent link, towards the relay."),
     )
+    default_plan: str | None = field(
+        default=None, metadata=_about(PLAN, "The plan of every project that was given none. No limits unless set.")
+    )
+    plans: Mapping[str, Scope] = field(default_factory=lambda: BUILT_IN)
+    """By name. They are tables of the settings file, so they have neither flag nor variable."""
     log_level: str = field(
         default="warning", metadata=_about(choice("debug", "info", "warning", "error"), "How much is logged to stderr.")
     )
@@ -198,4 +227,4 @@ class Setting:
         return PREFIX + self.name.upper()
 
 
-SETTINGS: tuple[Setting, ...] = tuple(Setting.of(one) for one in fields(ServeSettings))
+SETTINGS: tuple[Setting, ...] = tuple(Setting.of(one) for one in fields(ServeSettings) if one.metadata)

@@ -12,15 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from relay.settings.errors import SettingsError
 from relay.settings.kinds import DATABASE
+from relay.settings.plans import plans_of
 from relay.settings.serve import PREFIX, SETTINGS, ServeSettings, Setting, default_data
 
 CONFIG = PREFIX + "CONFIG"
+PLANS = "plans"
 _BY_NAME = {one.name: one for one in SETTINGS}
-
-
-class SettingsError(Exception):
-    """A setting is wrong; the text is one sentence for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,11 @@ def load(flags: Mapping[str, object], environment: Mapping[str, str], config: Pa
     values: dict[str, Any] = {}
     sources: dict[str, Source] = {}
     in_environment = {one.name: environment[one.environment] for one in SETTINGS if environment.get(one.environment)}
+    in_file = _read(config) if config is not None else {}
+    if PLANS in in_file:
+        values[PLANS] = plans_of(in_file.pop(PLANS), str(config))
     given = (
-        (Source(FILE, str(config)), _read(config) if config is not None else {}),
+        (Source(FILE, str(config)), in_file),
         (Source(ENVIRONMENT), in_environment),
         (Source(FLAG), {name: value for name, value in flags.items() if value is not None}),
     )
@@ -118,8 +120,8 @@ def _read(config: Path) -> dict[str, object]:
             f'for example the line domain = "tunnels.example.com", but: {error}.'
         ) from None
     for name in values:
-        if name not in _BY_NAME:
-            near = difflib.get_close_matches(name, _BY_NAME, n=1)
+        if name not in _BY_NAME and name != PLANS:
+            near = difflib.get_close_matches(name, (*_BY_NAME, PLANS), n=1)
             hint = f"did you mean {near[0]}?" if near else "see docs/operating.md for all."
             raise SettingsError(
                 f"{name} (in {config}) is not a setting of the relay; settings are lines such as "
@@ -183,6 +185,13 @@ def _checked(settings: ServeSettings, sources: Mapping[str, Source]) -> ServeSet
                 f"with TLS in front and name its network, for example --trusted-proxies 10.0.0.0/8 "
                 f"(RELAY_TRUSTED_PROXIES), or listen on loopback, for example 127.0.0.1:{address.port}.",
             )
+    if settings.default_plan is not None and settings.default_plan not in settings.plans:
+        raise fail(
+            "default_plan",
+            f"must be one of the plans that there are ({', '.join(settings.plans)}), for example "
+            f"{next(iter(settings.plans))}, but it is {settings.default_plan!r}; others are tables of the settings "
+            f"file, for example [plans.{settings.default_plan}].",
+        )
     if settings.public_url is not None:
         host = re.sub(r"^https?://|:[0-9]+$", "", settings.public_url)
         if host != settings.domain:

@@ -14,8 +14,10 @@ from relay.api.operations import OPERATIONS, PREFIX
 from relay.keys.forms import Kind
 from relay.keys.private import PrivateKey
 from relay.registry import Limits
-from relay.tunnels.hub import HoldBounds, Hub
+from relay.tunnels.hold import HoldBounds
+from relay.tunnels.hub import Hub
 from tests.api.world import ask, without_registry, world
+from tests.tunnels.agents import a_metering
 
 PATHS = sorted({PREFIX + one.path.replace("{", "").replace("}", "") for one in OPERATIONS} | {f"{PREFIX}/openapi.json"})
 
@@ -132,7 +134,9 @@ BODIES: list[tuple[Any, str]] = [
     (b"", "'name' of the body is missing"),
     ({"name": "a"}, "'master' of the body is missing"),
     ({"name": "a", "master": {}}, "'master.public_key' of the body is missing"),
-    ({"name": "a", "master": {"public_key": "A" * 43}, "plan": "x"}, "'plan' of the body is unknown"),
+    ({"name": "a", "master": {"public_key": "A" * 43}, "owner": "x"}, "'owner' of the body is unknown"),
+    ({"name": "a", "master": {"public_key": "A" * 43}, "plan": "A b"}, "'plan' of the body is wrong"),
+    ({"name": "a", "master": {"public_key": "A" * 43}, "plan": "x"}, "no plan 'x'; there are: small."),
     ({"name": "a", "master": {"public_key": "A" * 43, "x": 1}}, "'master.x' of the body is unknown"),
     ({"name": "a", "master": {"public_key": "A" * 42}}, "'master.public_key' of the body is wrong"),
     ({"name": "a", "master": {"public_key": "A" * 42 + "B"}}, "'master.public_key' of the body is wrong"),
@@ -271,7 +275,7 @@ class Inside:
     """The internal application over a hub."""
 
     def __init__(self) -> None:
-        self.hub = Hub(HoldBounds(), lambda *_: None)
+        self.hub = Hub(HoldBounds(), a_metering(), lambda *_: None)
         self.reason = ""
         numbers = internal.LiveNumbers(self.hub, lambda: 3, lambda: 7)
         self.app = internal.build_app(numbers, lambda: self.reason, lambda host: host == "demo.tunnels.localhost")

@@ -8,20 +8,22 @@ import json
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from relay.agent.link import Link
 from relay.api import door as door_room
 from relay.api.door import MOST_BEFORE_HELLO, MOST_HEAD, door_factory
-from relay.node.listeners import Listener, bind
+from relay.node.listeners import Listener
+from relay.node.sockets import bind
 from relay.settings import Address
 from relay.wire import frames
 from relay.wire.frames import encode
 from relay.wire.hello import Hello, encode_hello
 from tests.agent.localside import on_every_loop, within
 from tests.agent.relayside import until
-from tests.agent.test_link import a_link
+from tests.agent.running import a_link
 from tests.api.world import without_registry
 from tests.tunnels.agents import House
 
@@ -64,18 +66,19 @@ class Doors:
 
 
 @asynccontextmanager
-async def doors(trusts: Callable[[str], bool] = lambda _: False) -> AsyncIterator[Doors]:
-    house = House()
+async def doors(trusts: Callable[[str], bool] = lambda _: False, **options: Any) -> AsyncIterator[Doors]:
+    house = House(**options)
     sock = bind(Address("127.0.0.1", 0), "agents")
-    listener = Listener(sock, without_registry().app, door_factory(house.doorway, trusts))
-    await listener.listen()
-    open_doors = Doors(house, sock.getsockname()[1])
-    try:
-        yield open_doors
-    finally:
-        open_doors.hang_up()
-        await house.doorway.aclose("the test is over")
-        await listener.aclose()
+    with sock:
+        listener = Listener(sock, without_registry().app, door_factory(house.doorway, trusts))
+        await listener.listen()
+        open_doors = Doors(house, sock.getsockname()[1])
+        try:
+            yield open_doors
+        finally:
+            open_doors.hang_up()
+            await house.doorway.aclose("the test is over")
+            await listener.aclose()
 
 
 async def head_of(reader: asyncio.StreamReader) -> bytes:
@@ -116,7 +119,7 @@ async def test_an_agent_comes_in() -> None:
         assert list(at.house.hub.tunnels) == ["demo"]
         assert link.session is not None
         for _ in range(50):
-            link.session.send(encode(frames.PING, 0, bytes(8)) * 500)
+            link.session.send(encode(frames.PING, 0, bytes(8)) * 150)
         (served,) = at.house.hub.links.values()
         assert await within(served.session.probe(5.0))
         assert not served.session.ended
@@ -268,7 +271,96 @@ async def test_a_stranger_that_hangs_up_is_forgotten() -> None:
             reader, writer = await at.connect(said)
             if said != UPGRADE:
                 await head_of(reader)
-                assert at.house.doorway._strangers == {"127.0.0.1": 1}
+                assert len(at.house.doorway._strangers) == 1
             writer.close()
             await until(lambda: not at.house.doorway._guests)
         assert not at.house.doorway._strangers
+
+
+# ---- too many, and too often
+
+
+PLAIN = b"GET /api/v1/openapi.json HTTP/1.1\r\nHost: relay\r\n\r\n"
+FORGED = masked(encode(frames.HELLO, 0, encode_hello(Hello("a", 0, 1, "forged", ("demo",)))))
+
+
+def problem_of(answer: bytes) -> tuple[int, str]:
+    """(status, code) of an answer that is whole and comes with a time to come back."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert int(head.lower().partition(b"content-length: ")[2].split()[0]) == len(body)
+    assert int(head.lower().partition(b"retry-after: ")[2].split()[0]) > 0
+    problem = json.loads(body)
+    assert problem["status"] == int(head.split()[1])
+    assert problem["next_action"].startswith("Try again in")
+    return problem["status"], problem["code"]
+
+
+@on_every_loop
+async def test_one_too_many_is_told_so_and_far_too_many_are_reset() -> None:
+    """Counted from the first moment, whatever it becomes; who leaves makes room, whatever it had become."""
+    async with doors(most_connections=2) as at:
+        agents, commands = await at.connect(UPGRADE + OFFER), await at.connect(PLAIN)
+        assert (await head_of(agents[0])).startswith(b"HTTP/1.1 101 ")
+        assert (await head_of(commands[0])).startswith(b"HTTP/1.1 200 ")
+        for said in (UPGRADE + OFFER, PLAIN):
+            reader, _ = await at.connect(said)
+            assert problem_of(await at_end(reader)) == (503, "overloaded")
+        silent = [await at.connect() for _ in range(2)]
+        await until(lambda: len(at.house.doorway.connections) == 4)
+        with contextlib.suppress(ConnectionError):
+            reader, _ = await at.connect(PLAIN)
+            assert await at_end(reader) == b""
+        for _, writer in (agents, commands, *silent):
+            writer.transport.abort()
+        await until(lambda: not at.house.doorway.connections)
+
+
+@on_every_loop
+async def test_an_agent_is_counted_until_its_connection_ends() -> None:
+    """Past the door, too: admitted ones, and those whose session ended before."""
+    async with doors() as at:
+        hello = masked(encode(frames.HELLO, 0, encode_hello(HELLO)))
+        for said in (UPGRADE + OFFER + hello, UPGRADE + OFFER + FORGED, UPGRADE + OFFER + masked(b"nonsense")):
+            reader, writer = await at.connect(said)
+            assert (await head_of(reader)).startswith(b"HTTP/1.1 101 ")
+            if hello in said:
+                await welcomed(reader)
+                assert len(at.house.doorway.connections) == 1
+            writer.transport.abort()
+            await until(lambda: not at.house.doorway.connections)
+
+
+@on_every_loop
+async def test_one_address_has_its_own_bound_unless_it_is_a_proxy_that_is_trusted() -> None:
+    """A trusted one stands for many."""
+    for trusted, told in (("192.0.2.1", (503, "overloaded")), ("127.0.0.1", None)):
+        async with doors(trusted.__eq__, most_connections_per_address=1) as at:
+            await at.connect()
+            reader, _ = await at.connect(UPGRADE + OFFER)
+            if told is None:
+                assert (await head_of(reader)).startswith(b"HTTP/1.1 101 ")
+            else:
+                assert problem_of(await at_end(reader)) == told
+
+
+@on_every_loop
+async def test_who_came_in_vain_too_often_is_turned_away_before_the_handshake() -> None:
+    """By the address that a trusted proxy names; others, and calls of the API, are served; later it may try again."""
+    async with doors("127.0.0.1".__eq__) as at:
+        loop, failures = asyncio.get_running_loop(), at.house.doorway.failures
+
+        async def knock(address: str) -> asyncio.StreamReader:
+            named = b"X-Forwarded-For: 203.0.113.7, %b\r\n" % address.encode()
+            reader, _ = await at.connect(UPGRADE + named + OFFER + FORGED)
+            return reader
+
+        for _ in range(20):
+            assert (await head_of(await knock("198.51.100.1"))).startswith(b"HTTP/1.1 101 ")
+        await until(lambda: failures.wait("198.51.100.1", loop.time()) > 0)
+        assert problem_of(await at_end(await knock("198.51.100.1"))) == (429, "too_many")
+        assert len(at.house.keys.asked) == 20
+        assert (await head_of(await knock("198.51.100.2"))).startswith(b"HTTP/1.1 101 ")
+        reader, _ = await at.connect(PLAIN.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: 198.51.100.1\r\n\r\n"))
+        assert (await head_of(reader)).startswith(b"HTTP/1.1 200 ")
+        await until(lambda: failures.wait("198.51.100.1", loop.time()) == 0)
+        assert (await head_of(await knock("198.51.100.1"))).startswith(b"HTTP/1.1 101 ")

@@ -221,3 +221,23 @@ async def test_only_long_lived_keys_are_rotated(tmp_path: Path) -> None:
         child = await at.signed(Kind.CHILD, master, one.id, expires_at=at.clock() + DAY)
         answer = await at.ask(operator, "POST", f"/keys/{child.id}/rotate", {"public_key": "A" * 43})
         assert (answer.status, answer.json["code"]) == (409, "conflict")
+
+
+async def test_a_key_whose_signer_was_retired_is_told_to_be(tmp_path: Path) -> None:
+    """In a list, alone, and in the list of such keys; one that has ended otherwise is told that."""
+    async with world(tmp_path) as at:
+        operator = await at.operator()
+        one, master = await at.project(operator, "one")
+        await at.registry.signers.add(at.signer.kid, at.signer.public, "a")
+        minted = await at.ask(master, "POST", "/keys", {"kind": "child"})
+        key_id = minted.json["key"]["id"]
+        ended = (await at.ask(master, "POST", "/keys", {"kind": "child"})).json["key"]["id"]
+        await revoke(at, master, ended)
+        unknown = await at.signed(Kind.CHILD, master, one.id)
+        await at.ask(operator, "DELETE", f"/signers/{at.signer.kid}")
+        at.office.verifier.learn({}, [at.signer.kid])
+        listed = {each["id"]: each["state"] for each in (await at.ask(master, "GET", "/keys?kind=child")).json["items"]}
+        assert listed == {key_id: "retired", ended: "revoked", unknown.id: "valid"}
+        assert (await at.ask(master, "GET", f"/keys/{key_id}")).json["state"] == "retired"
+        retired = (await at.ask(master, "GET", "/keys?state=retired")).json["items"]
+        assert [each["id"] for each in retired] == [key_id]

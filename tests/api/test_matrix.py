@@ -169,6 +169,11 @@ async def create(one: Attempt) -> Answered:
     return await one.ask("POST", "/projects", {"name": one.house.fresh(), "master": {"public_key": public_key()}})
 
 
+async def give_plan(one: Attempt) -> Answered:
+    """Where it is not refused, the one that it has: whoever asks changes nothing for the requests after."""
+    return await one.ask("PATCH", f"/projects/{one.project.id}", {"plan": None})
+
+
 async def rotate(one: Attempt, key_id: str) -> Answered:
     """To a new key."""
     return await one.ask("POST", f"/keys/{key_id}/rotate", {"public_key": public_key()})
@@ -206,6 +211,10 @@ REQUESTS: dict[str, Callable[[Attempt], Awaitable[Answered]]] = {
     "projects list": plain("GET", "/projects"),
     "projects show": plain("GET", "/projects/{project}"),
     "projects delete": lambda one: _on(one, "DELETE", "/projects/", one.doomed()),
+    "projects plan": give_plan,
+    "plans list": plain("GET", "/plans"),
+    "usage show itself": plain("GET", "/usage"),
+    "usage show other": plain("GET", "/usage?project={project}"),
     "keys mint master": lambda one: mint(one, "master", public_key=public_key()),
     "keys mint child": lambda one: mint(one, "child"),
     "keys mint visitor": lambda one: mint(one, "visitor", tunnel=f"held-{one.whose}"),

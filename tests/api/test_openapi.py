@@ -34,8 +34,9 @@ DOCUMENT = openapi.document("1.2.3")
 EXAMPLES = 150 if CHAOS else 5
 # Asked without a parameter, a body or a key.
 NOTHING_TO_GET_WRONG = ("relay.show", "openapi")
-# What the document cannot say: that a cursor must come from the page before, which characters are printable.
-NOT_SAID = ("cursor", "label")
+# What the document cannot say: that a cursor must come from the page before, which characters are printable, which
+# plans the settings have.
+NOT_SAID = ("cursor", "label", "plan")
 
 
 async def test_the_document_is_served() -> None:

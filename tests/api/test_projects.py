@@ -6,6 +6,7 @@ from pathlib import Path
 
 from relay.keys.forms import Kind
 from relay.keys.private import PrivateKey
+from relay.keys.scopes import Scope
 from tests.api.world import Holder, b64, world
 
 
@@ -30,6 +31,61 @@ async def test_a_project_is_made_with_its_master_key(tmp_path: Path) -> None:
             answer = await at.ask(operator, "POST", "/projects", again)
             assert (answer.status, answer.json["code"]) == (409, "conflict")
         assert answer.json["reason"] == "key_exists"
+
+
+async def test_a_project_has_a_plan(tmp_path: Path) -> None:
+    """Given when it is made or later by an operator, known to the node and in the audit before the answer, told of."""
+    async with world(tmp_path) as at:
+        operator = await at.operator()
+        public = b64(PrivateKey.generate(Kind.MASTER).public)
+        body = {"name": "one", "master": {"public_key": public}, "plan": "small"}
+        made = (await at.ask(operator, "POST", "/projects", body)).json["project"]
+        small = {**Scope().limits(), "tunnels": 1, "monthly_requests": 10}
+        assert (made["plan"], made["limits"]) == ("small", small)
+        assert at.plans.told == [(made["id"], "small")]
+        at.plans.known["large"], at.plans.default = Scope(tunnels=9), "large"
+        large = {**Scope().limits(), "tunnels": 9}
+        for plan, limits in (("large", large), (None, large), ("small", small)):
+            answer = await at.ask(operator, "PATCH", "/projects/one", {"plan": plan})
+            assert (answer.status, answer.json["plan"], answer.json["limits"]) == (200, plan, limits)
+            assert answer.json == (await at.ask(operator, "GET", "/projects/one")).json
+            assert at.plans.told[-1] == (made["id"], plan)
+        rows = [row for row, _ in await at.registry.audit.read() if row.action == "project.plan"]
+        assert [row.details["plan"] for row in rows] == ["large", None, "small"]
+        assert {(row.actor, row.subject) for row in rows} == {(operator.id, made["id"])}
+
+
+async def test_a_plan_that_does_not_exist(tmp_path: Path) -> None:
+    """The answer names those that do; nothing is changed. Without a plan it must be said that there is to be none."""
+    async with world(tmp_path) as at:
+        operator = await at.operator()
+        await at.project(operator, "one")
+        before = await at.registry.audit.head()
+        at.plans.known["large"] = Scope()
+        for plan in ("huge", "none"):
+            answer = await at.ask(operator, "PATCH", "/projects/one", {"plan": plan})
+            assert (answer.status, answer.json["reason"]) == (422, "plan")
+            assert answer.json["detail"] == f"There is no plan '{plan}'; there are: large, small."
+        for body in ({}, {"plan": ""}, {"plan": 1}, {"plan": None, "name": "x"}):
+            assert (await at.ask(operator, "PATCH", "/projects/one", body)).status == 422
+        assert await at.registry.audit.head() == before
+        assert at.plans.told == []
+
+
+async def test_the_plans_that_there_are(tmp_path: Path) -> None:
+    """With their limits, by name, and which of them is the default."""
+    async with world(tmp_path) as at:
+        at.plans.known |= {"free": Scope(), "big": Scope(bandwidth=10)}
+        at.plans.default = "free"
+        operator = await at.operator()
+        _, master = await at.project(operator, "one")
+        for who in (operator, master):
+            items = (await at.ask(who, "GET", "/plans")).json["items"]
+            assert [(one["name"], one["default"], one["limits"]) for one in items] == [
+                ("big", False, Scope(bandwidth=10).limits()),
+                ("free", True, Scope().limits()),
+                ("small", False, Scope(tunnels=1, monthly_requests=10).limits()),
+            ]
 
 
 async def test_projects_in_pages(tmp_path: Path) -> None:

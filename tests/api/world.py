@@ -25,7 +25,7 @@ from relay.keys.private import PrivateKey
 from relay.keys.scopes import Scope
 from relay.keys.tokens import Grant, SigningKey, TokenVerifier, new_id
 from relay.registry import Database, Limits, Registry, migrate
-from relay.registry.records import RELAY, Actor, KeyRecord, NewKey, Project, Signer
+from relay.registry.records import RELAY, Actor, KeyRecord, NewKey, Project, Signer, UsageSum
 from tests.support.clock import ManualClock
 
 HOST = "relay.example"
@@ -143,6 +143,35 @@ class Alive:
         self.moved.append((name, project))
 
 
+@dataclass
+class Plans:
+    """Plans as they are said to be; and what it was told."""
+
+    known: dict[str, Scope] = field(default_factory=lambda: {"small": Scope(tunnels=1, monthly_requests=10)})
+    default: str | None = None
+    told: list[tuple[str, str | None]] = field(default_factory=list)
+
+    def limits_of(self, plan: str | None) -> Scope:
+        """See `relay.api.office.Plans`."""
+        name = plan or self.default
+        return Scope() if name is None else self.known.get(name, Scope())
+
+    def changed(self, project_id: str, plan: str | None) -> None:
+        """See `relay.api.office.Plans`."""
+        self.told.append((project_id, plan))
+
+
+class Counted:
+    """What this node has counted, as it is said to be."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, UsageSum] = {}
+
+    def used(self, id: str) -> UsageSum | None:
+        """See `Usages`."""
+        return self.sums.get(id)
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
     """Somebody with a key: an operator or master key, or the text of a child or visitor key."""
@@ -170,6 +199,8 @@ class World:
         self.used: list[tuple[str, str]] = []
         self.refused: list[Refusal] = []
         self.trusted: set[str] = set()
+        self.plans = Plans()
+        self.counted = Counted()
         self.office = Office(
             registry=self.registry,
             keyring=self.ring,
@@ -185,6 +216,8 @@ class World:
             used=lambda key_id, address: self.used.append((key_id, address)),
             trusts=self.trusted.__contains__,
             refused=self.refused.append,
+            plans=self.plans,
+            usage=self.counted,
         )
         self.app: Starlette = build_app(self.office)
 

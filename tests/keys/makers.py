@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from relay.keys import compact, forms, signatures
 from relay.keys.forms import DIGITS, Kind
 from relay.keys.private import PrivateKey
-from relay.keys.scopes import LABEL, MAX_LIMIT, Scope
+from relay.keys.scopes import LABEL, LIMITS, MAX_LIMIT, Scope
 from relay.keys.tokens import Grant, SigningKey, TokenVerifier, new_id
 
 NOW = 1_800_000_000.0
@@ -51,7 +51,7 @@ CLAIMS: dict[str, Any] = {
     "jti": CHILD.key_id,
     "prj": CHILD.project,
     "lin": list(LINEAGE),
-    "scp": CHILD.scope.to_json(),
+    "scp": {"names": ["mcp-*"], "tunnels": 2, "rate": 50, "bandwidth": 10**6},
 }
 
 
@@ -81,7 +81,7 @@ patterns = st.sampled_from(
     ]
 )
 limits = st.none() | st.integers(1, MAX_LIMIT)
-scopes = st.builds(Scope, st.lists(patterns, min_size=1, max_size=5).map(tuple), limits, limits, limits)
+scopes = st.builds(Scope, st.lists(patterns, min_size=1, max_size=5).map(tuple), *[limits] * len(LIMITS))
 times = st.integers(10**9, 4 * 10**12).map(lambda milliseconds: milliseconds / 1000)
 secrets = st.binary(min_size=32, max_size=32)
 private_kinds = st.sampled_from([Kind.OPERATOR, Kind.MASTER])

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.keys.scopes import LABEL, MAX_LIMIT, Scope
+from relay.keys.scopes import LABEL, LIMITS, MAX_LIMIT, Scope
 from tests.keys.makers import any_json, labels, patterns, scopes
 
 # All labels of up to five characters, all patterns of up to four. No pattern has a `c`: it tells what a `*` covers.
@@ -85,6 +85,10 @@ def test_a_scope_is_within_itself_and_within_everything(scope: Scope) -> None:
         (Scope(tunnels=3), Scope(tunnels=2), "3 tunnels at a time (at most 2)"),
         (Scope(), Scope(rate=5), "unlimited requests a second (at most 5)"),
         (Scope(bandwidth=11), Scope(bandwidth=10), "11 bytes a second (at most 10)"),
+        (Scope(streams=4), Scope(streams=3), "4 streams at a time (at most 3)"),
+        (Scope(body=2), Scope(body=1), "2 bytes in one request (at most 1)"),
+        (Scope(), Scope(monthly_requests=9), "unlimited requests a month (at most 9)"),
+        (Scope(monthly_bytes=8), Scope(monthly_bytes=7), "8 bytes a month (at most 7)"),
         (Scope(tunnels=3), Scope(("a",), 2), "the names *, 3 tunnels at a time (at most 2)"),
         (Scope(("mcp-*",), 2, 3, 4), Scope(("m*",), 2, 3, 4), ""),
         (Scope(tunnels=1), Scope(), ""),
@@ -99,6 +103,13 @@ def test_excess_says_what_is_wider(child: Scope, parent: Scope, words: str) -> N
 def test_a_scope_comes_back_from_json(scope: Scope) -> None:
     """All of it, through text."""
     assert Scope.from_json(json.loads(json.dumps(scope.to_json()))) == scope
+    assert Scope.from_json(json.loads(json.dumps(scope.to_short_json()))) == scope
+
+
+def test_a_scope_is_kept_short() -> None:
+    """With the names always, and with the limits that there are; told, it has all of them."""
+    assert Scope(("a",), rate=5).to_short_json() == {"names": ["a"], "rate": 5}
+    assert Scope(("a",), rate=5).to_json().keys() == {"names", *LIMITS}
 
 
 @pytest.mark.parametrize(
@@ -144,6 +155,11 @@ def test_what_is_left_out_is_not_limited(value: object, scope: Scope) -> None:
         {"rate": "5"},
         {"bandwidth": float("inf")},
         {"bandwidth": MAX_LIMIT + 1},
+        {"streams": 0},
+        {"body": -1},
+        {"monthly_requests": 2.0},
+        {"monthly_bytes": True},
+        {"requests": 5},
     ],
 )
 def test_what_is_no_scope(value: object) -> None:
@@ -152,13 +168,25 @@ def test_what_is_no_scope(value: object) -> None:
         Scope.from_json(value)
 
 
-@given(any_json | st.dictionaries(st.sampled_from(["names", "tunnels", "rate", "bandwidth"]), any_json))
+@given(any_json | st.dictionaries(st.sampled_from(["names", *LIMITS]), any_json))
 def test_any_json_is_a_scope_or_refused(value: Any) -> None:
     """No JSON value gives another exception."""
     try:
         assert isinstance(Scope.from_json(value), Scope)
     except ValueError as error:
         assert str(error).endswith(".")
+
+
+@given(st.lists(scopes, min_size=1, max_size=4))
+def test_what_holds_in_effect_is_the_least_of_the_chain(chain: list[Scope]) -> None:
+    """Of each limit the least that any of the chain sets, none where none sets one; the names stay the first one's."""
+    effective = chain[0].bounded(chain[1:])
+    assert effective.names == chain[0].names
+    for member in LIMITS:
+        assert getattr(effective, member) == min(
+            (limit for scope in chain if (limit := getattr(scope, member)) is not None), default=None
+        )
+    assert all(Scope(scope.names, **effective.limits()).excess(scope) == "" for scope in chain)
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a-", "A", "a.b", "a\n", "*", "a*", "a" * 64, "\ud800"])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from relay.keys import forms, tokens
 from relay.keys.errors import BadKey, Reason
 from relay.keys.forms import DIGITS, Kind
-from relay.keys.scopes import Scope
+from relay.keys.scopes import LIMITS, Scope
 from relay.keys.tokens import LEEWAY, Grant, SigningKey, TokenVerifier
 from tests.keys.makers import (
     CHILD,
@@ -61,7 +61,7 @@ def test_the_longest_grant_fits() -> None:
         VISITOR,
         project="p" * 64,
         lineage=(MASTER.id,) * 8,
-        scope=Scope(tuple(f"{'a' * 61}{each:02}" for each in range(16)), 2**53, 2**53, 2**53),
+        scope=Scope(tuple(f"{'a' * 61}{each:02}" for each in range(16)), *[2**53] * len(LIMITS)),
         issued_at=1_800_000_000.123456,
         expires_at=1_800_086_400.123456,
         tunnel="t" * 63,

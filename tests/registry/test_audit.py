@@ -11,7 +11,7 @@ import pytest
 
 from relay.keys.chain import GENESIS, digest
 from relay.keys.times import text_of
-from relay.registry import Action, Actor, Conflict, Note, NotFound, Signer, Unavailable, UsageRow
+from relay.registry import Action, Actor, Conflict, NotAllowed, Note, NotFound, Signer, Unavailable
 from tests.registry.world import NOW, World, a_key, actor, world
 from tests.support.databases import apart
 
@@ -55,7 +55,7 @@ async def test_the_rows_are_a_chain(here: World) -> None:
     assert await here.registry.audit.head() == (6, previous)
     told = entries[3][0]
     assert (told.actor, told.lineage, told.address) == ("mtk_child_x", ("mtk_master_y",), "192.0.2.1")
-    assert told.details == {"ü": [1, 2.5, None, "\0\ud800"]}
+    assert told.details == {"ü": [1, 2.5, None, r"\0\ud800"]}
     assert (told.at, entries[4][0].at) == (text_of(NOW), text_of(NOW - 1.5))
     assert [row.seq for row, _ in await here.registry.audit.read(4, 1)] == [5]
     await here.registry.audit.record([])
@@ -107,6 +107,7 @@ async def every_change(here: World) -> dict[str, Any]:
     return {
         "projects.create": lambda: here.project("three"),
         "projects.default": lambda: registry.projects.default(here.by),
+        "projects.give_plan": lambda: registry.projects.give_plan(here.by, project.id, "small"),
         "projects.delete": lambda: registry.projects.delete(here.by, project.id),
         "keys.mint": lambda: here.child(master),
         "keys.revoke": lambda: registry.keys.revoke(here.by, master.id, True),
@@ -168,7 +169,7 @@ async def test_every_change_is_audited(here: World) -> None:
         seen |= {row.action for row, _ in await here.registry.audit.read(before[0])}
     assert seen == {
         "project.create", "key.mint", "key.rotate", "subdomain.claim", "subdomain.reserve", "subdomain.move",
-        "signer.add", "signer.retire", "tunnel.open",
+        "signer.add", "signer.retire", "tunnel.open", "project.plan",
     }  # fmt: skip
 
 
@@ -206,20 +207,29 @@ async def test_a_signer_is_retired_once_and_for_ever(here: World) -> None:
         await here.registry.signers.retire(here.by, "node_b")
 
 
-async def test_usage_adds_up(here: World) -> None:
-    """By project, key and month, also within one batch, also beyond 32 bits."""
-    rows = [
-        UsageRow("p", "k", "2026-01", 1, 2, 3), UsageRow("p", "k", "2026-01", 1, 2**40, 0),
-        UsageRow("p", "k", "2025-12", 1, 0, 0), UsageRow("p", "j", "2026-01", 5, 0, 0),
-        UsageRow("q", "k", "2026-01", 9, 9, 9),
-    ]  # fmt: skip
-    await here.registry.usage.add(rows)
-    await here.registry.usage.add(rows[:1])
-    await here.registry.usage.add([])
-    assert await here.registry.usage.read("p") == [
-        UsageRow("p", "k", "2025-12", 1, 0, 0), UsageRow("p", "j", "2026-01", 5, 0, 0),
-        UsageRow("p", "k", "2026-01", 3, 4 + 2**40, 6),
-    ]  # fmt: skip
+STRANGE = "a\0b\ud800c"
+PLAIN = r"a\0b\ud800c"
+
+
+async def test_a_strange_text_is_no_reason_to_write_nothing(here: World) -> None:
+    """What not every database stores is escaped, wherever it stands; the rows beside it, and the chain, are whole."""
+    told = Note(Actor(STRANGE, (STRANGE,), STRANGE), Action.TUNNEL_OPEN, STRANGE, STRANGE, {STRANGE: [STRANGE, 1]})
+    await here.registry.audit.record([note("before"), told, note("after")])
+    before, row, after = (row for row, _ in await here.registry.audit.read(1))
+    assert (before.subject, after.subject) == ("before", "after")
+    assert (row.actor, row.lineage, row.address, row.subject, row.project) == (PLAIN, (PLAIN,), PLAIN, PLAIN, PLAIN)
+    assert row.details == {PLAIN: [PLAIN, 1]}
+    [(_, previous), (_, hash), _] = await here.registry.audit.read(1)
+    assert digest(previous, row) == hash
+
+
+async def test_a_note_that_can_never_be_a_row(here: World) -> None:
+    """Is told apart from a registry that is away: it would be refused for ever."""
+    for details in ({"a": float("nan")}, {"a": {1, 2}}, {"a": b"x"}):
+        with pytest.raises(NotAllowed) as refused:
+            await here.registry.audit.record([note("a"), note("b", details=details)])
+        assert refused.value.code == "note"
+    assert await here.actions() == []
 
 
 async def test_a_refused_change_leaves_no_row(here: World) -> None:

@@ -9,6 +9,7 @@ import pytest
 from relay.keys.forms import Kind, new_id
 from relay.keys.scopes import Scope
 from relay.registry import RELAY, Conflict, KeyFilter, KeyRecord, NotAllowed, NotFound
+from relay.registry.records import State
 from tests.registry.world import DAY, NOW, World, a_key, actor
 
 # Which kinds a kind may mint.
@@ -205,9 +206,32 @@ async def test_lists_are_filtered_and_paged(here: World) -> None:
     assert await ids(KeyFilter(project.id, Kind.CHILD, "expired")) == {key.id for key in short}
     assert await ids(KeyFilter(project.id, Kind.CHILD, "valid")) == {key.id for key in long[1:]}
     assert await ids(KeyFilter(state="revoked")) == {long[0].id}
+    assert await ids(KeyFilter(state="retired")) == set()
     assert await ids(KeyFilter(kind=Kind.OPERATOR)) == {here.operator.id}
     assert len(await ids(KeyFilter(project.id))) == 11
     assert len(await ids(KeyFilter())) == 13
+
+
+async def test_keys_of_a_retired_signer_are_in_a_list_of_their_own(here: World) -> None:
+    """They are not valid; one that has ended in another way as well, or whose signer is not known, is where it was."""
+    _, master = await here.project()
+    for kid in ("node_a", "node_b"):
+        await here.registry.signers.add(kid, kid.encode() * 5 + b"xx", "host")
+    old, new, unknown = [await here.child(master, signer=kid) for kid in ("node_a", "node_b", None)]
+    revoked = await here.child(master, signer="node_a")
+    expired = await here.child(master, signer="node_a", expires_at=NOW + 1)
+    await here.registry.keys.revoke(here.by, revoked.id, False)
+    here.clock.advance(2)
+    assert (await here.registry.keys.get(old.id)).signer == "node_a"
+
+    async def children(state: State) -> set[str]:
+        return {one.id for one in (await here.registry.keys.list(KeyFilter(kind=Kind.CHILD, state=state))).items}
+
+    assert await children("valid") == {old.id, new.id, unknown.id}
+    await here.registry.signers.retire(here.by, "node_a")
+    assert await children("valid") == {new.id, unknown.id}
+    assert await children("retired") == {old.id}
+    assert (await children("revoked"), await children("expired")) == ({revoked.id}, {expired.id})
 
 
 async def test_lineage_and_find(here: World) -> None:

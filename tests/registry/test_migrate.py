@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import CheckConstraint, Connection, inspect, text
 
+from relay.keys.scopes import Scope
 from relay.registry import Database, Limits, RegistryError, SchemaError, Unavailable, migrate
 from relay.registry.dialects import Place, engine
 from relay.registry.schema import METADATA
@@ -155,6 +156,43 @@ def test_up_and_down_and_up_keeps_every_row(fresh_url: str, tmp_path: Path) -> N
         assert rows_of(fresh_url) == before
     with pytest.raises(Exception, match="append-only"):
         asyncio.run(execute(fresh_url, "DELETE FROM audit"))
+
+
+def test_the_first_schema_becomes_this_one_with_every_row(fresh_url: str) -> None:
+    """And back: nothing of the first is lost, and which key replaced which is known as if it had been written down."""
+    asyncio.run(use(fresh_url))
+    new = rows_of(fresh_url)
+    assert migrate.downgrade(fresh_url, "0001") == "0001"
+    old = rows_of(fresh_url)
+    assert old.keys() == new.keys()
+    assert [row[:-2] for row in new["keys"]] == old["keys"]
+    assert [row[:-1] for row in new["ledger"]] == old["ledger"]
+    assert {name: rows for name, rows in new.items() if name not in {"keys", "ledger"}} == {
+        name: rows for name, rows in old.items() if name not in {"keys", "ledger"}
+    }
+    assert migrate.upgrade(fresh_url) == NEWEST
+    again = rows_of(fresh_url)
+    assert again.pop("ledger") == [(*old["ledger"][0], 0)]
+    del new["ledger"]
+    assert again == new
+    [(successor, line)] = [(row[0], row[-2]) for row in new["keys"] if row[-2] is not None]
+    assert successor == "mtk_master_" + "0" * 12
+    assert [row[0] for row in new["keys"] if successor in row[1:]] == [line]
+
+
+def test_limits_that_the_first_schema_does_not_know_are_not_taken_back(fresh_url: str) -> None:
+    """An older relay would refuse to read the key; so the schema stays, and all that is in it."""
+
+    async def limited() -> None:
+        async with world(fresh_url) as here:
+            _, master = await here.project(scope=Scope(rate=5, bandwidth=9))
+            await here.child(master, scope=Scope(rate=5, bandwidth=9, streams=3))
+
+    asyncio.run(limited())
+    before = rows_of(fresh_url)
+    with pytest.raises(SchemaError, match="limits"):
+        migrate.downgrade(fresh_url, "0001")
+    assert (rows_of(fresh_url), migrate.current(fresh_url)) == (before, NEWEST)
 
 
 def test_a_step_that_fails_leaves_everything_as_it_was(fresh_url: str, tmp_path: Path) -> None:

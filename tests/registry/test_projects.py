@@ -96,6 +96,39 @@ async def test_deleting_takes_keys_and_names_along(here: World) -> None:
         await here.registry.keys.mint(here.by, a_key(Kind.MASTER, parent_id=here.operator.id, project_id=project.id))
 
 
+async def test_a_project_has_a_plan_or_none(here: World) -> None:
+    """Given when it is made or later; each change has its row and is seen by whoever polls, and there is no other."""
+    master = a_key(Kind.MASTER, parent_id=here.operator.id)
+    made, _ = await here.registry.projects.create(here.by, "one", master, "hobby")
+    assert (made.plan, (await here.registry.projects.get("one")).plan) == ("hobby", "hobby")
+    other, _ = await here.project("two")
+    assert await here.registry.projects.plans() == {made.id: "hobby"}
+    for project, plan, before in ((other, "small", None), (made, None, "hobby"), (other, "large", "small")):
+        at = await here.registry.changes.position()
+        assert (await here.registry.projects.give_plan(here.by, project.id, plan)).plan == plan
+        row = await here.last()
+        assert (row.action, row.subject, row.project) == ("project.plan", project.id, project.id)
+        assert (row.actor, row.details) == (here.operator.id, {"plan": plan, "before": before})
+        assert (await here.registry.projects.get(project.id)).plan == plan
+        assert (await here.registry.changes.position()).names_seq == at.names_seq + 1
+        await here.registry.projects.give_plan(here.by, project.id, plan)
+        assert (await here.registry.changes.position()).names_seq == at.names_seq + 1
+        assert await here.last() == row
+    await here.registry.projects.delete(here.by, other.id)
+    assert await here.registry.projects.plans() == {}
+    with pytest.raises(NotFound):
+        await here.registry.projects.give_plan(here.by, other.id, None)
+
+
+async def test_whoever_polls_learns_of_a_new_project_with_a_plan(here: World) -> None:
+    """One without a plan changes nothing that another node would have to know."""
+    before = await here.registry.changes.position()
+    await here.project()
+    assert (await here.registry.changes.position()).names_seq == before.names_seq
+    await here.registry.projects.create(here.by, "two", a_key(Kind.MASTER, parent_id=here.operator.id), "hobby")
+    assert (await here.registry.changes.position()).names_seq == before.names_seq + 1
+
+
 async def test_pages_hold_all_once(here: World) -> None:
     """A list read page by page has every living project once, oldest first, also those made at the same moment."""
     made = [(await here.project(f"p{number}"))[0] for number in range(7)]
