@@ -154,7 +154,7 @@ _NOT_ID = re.compile(r"[^0-9A-Za-z._-]+")
 _NO_HTML = re.compile(rb"(?:^|;)[ \t]*q=0(?:\.0*)?[ \t]*(?:;|$)")
 _MAX_DETAIL = 300
 MAX_PREFIX = 64 * 1024
-_MAX_RETRY = 7 * 24 * 3600
+_MAX_RETRY = 31 * 24 * 3600
 _EXPOSED = b"Relay-Error, Retry-After, Relay-Request-Id, RateLimit, RateLimit-Policy"
 _CHALLENGES = (b'Bearer realm="relay"',)
 _NO_SCRIPTS = b"default-src 'none'; style-src 'unsafe-inline'"

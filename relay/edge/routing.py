@@ -11,11 +11,12 @@ from relay.edge import access
 from relay.edge.answers import NOTHING_MORE, Code, Extra
 from relay.edge.guard import Body, Request
 from relay.edge.hosts import subdomain_of
-from relay.edge.services import KeyRefusal, Services
+from relay.edge.services import REFUSING, KeyRefusal, Services
 from relay.exchange.errors import MalformedHead
 from relay.exchange.headers import Visit, add_forwarded, address_of
 from relay.exchange.heads import EncodedRequest, RequestHead
-from relay.exchange.outgoing import Exchange
+from relay.exchange.outgoing import Exchange, Opener
+from relay.limits.meter import Ask, Meter
 from relay.mux.errors import SessionBusy, SessionGone
 from relay.tunnels.hub import Link, Tunnel
 
@@ -68,6 +69,8 @@ def find(services: Services, request: Request) -> tuple[str, Tunnel | None, Link
     """(name, its tunnel, a link of that); None: the name has none now, and the request may be held. Raises
     `Unroutable`.
     """
+    if services.level >= REFUSING:
+        raise Unroutable(Code.OVERLOADED, "short of memory")
     name = subdomain_of(request.host.name, services.domain)
     hub = services.hub
     if name is None:
@@ -79,7 +82,17 @@ def find(services: Services, request: Request) -> tuple[str, Tunnel | None, Link
             return name, tunnel, link
     elif hub.known(name):
         return name, None, None
-    raise Unroutable(Code.UNKNOWN_HOST if tunnel is None else Code.AGENT_OFFLINE)
+    raise Unroutable(Code.UNKNOWN_HOST if tunnel is None else nobody(services))
+
+
+def nobody(services: Services) -> Code:
+    """What is said when a name has no link and none is waited for: of a relay that drains no agent takes a new one."""
+    return Code.DRAINING if services.draining else Code.AGENT_OFFLINE
+
+
+def size_of(request: Request) -> int:
+    """About how many bytes a request makes us hold, without its body."""
+    return len(request.target) + sum(len(name) + len(value) for name, value in request.fields)
 
 
 def judge(
@@ -102,12 +115,27 @@ def judge(
 
 def begin(request: Request, caller: Caller, exchange: Exchange, tunnel: Tunnel, link: Link) -> None:
     """Opens the exchange on a stream of `link`. Raises `Unroutable`."""
+    meter = link.meters.get(tunnel.name, link.meter)
+    opener: Opener = _pass(request, caller, meter, link) if meter.limited else link.session
     try:
         ended = request.body is Body.NONE and not request.upgrade
-        exchange.start(link.session, caller.encode(request), ended)
+        exchange.start(opener, caller.encode(request), ended)
     except SessionBusy as error:
         raise Unroutable(Code.TOO_MANY_STREAMS, str(error)) from None
     except MalformedHead as error:
         raise Unroutable(Code.HEAD_TOO_LARGE, str(error)) from None
     except SessionGone:
         raise Unroutable(Code.AGENT_OFFLINE) from None
+    if not meter.limited:
+        meter.requests += 1
+
+
+def _pass(request: Request, caller: Caller, meter: Meter, link: Link) -> Opener:
+    """What opens the stream of a request that the limits let through. Raises `Unroutable`."""
+    metering = caller.services.hub.metering
+    ask = Ask(caller.who(request), request.length, request.upgrade)
+    refusal = meter.admit(ask, metering.clock(), metering.now())
+    if refusal is not None:
+        extra = Extra(retry_after=refusal.retry_after, fields=refusal.policy)
+        raise Unroutable(Code(refusal.code), refusal.sentence, extra)
+    return meter.opener(link.session, metering.pacer, ask)

@@ -189,10 +189,10 @@ def test_head_has_the_length_but_no_body() -> None:
 
 @pytest.mark.parametrize(
     ("given_seconds", "shown"),
-    [(None, "5"), (0, "1"), (-3, "1"), (0.2, "1"), (7.1, "8"), (30, "30"), (float("inf"), "604800")],
+    [(None, "5"), (0, "1"), (-3, "1"), (0.2, "1"), (7.1, "8"), (30, "30"), (float("inf"), "2678400")],
 )
 def test_retry_after_is_whole_seconds(given_seconds: float | None, shown: str) -> None:
-    """What the caller knows goes before the table's value, rounded up, at least one second, at most a week."""
+    """What the caller knows goes before the table's value, rounded up, at least one second, at most a month."""
     assert answer(Code.AGENT_OFFLINE, Facts(extra=Extra(retry_after=given_seconds)))[0]["retry-after"] == shown
     assert answer(Code.UNKNOWN_HOST, Facts(extra=Extra(retry_after=3)))[0]["retry-after"] == "3"
 

@@ -103,10 +103,10 @@ class Api:
         """The text of a new child or visitor key."""
         return str((await self.do("POST", "/keys", {"kind": kind, **wanted}))["text"])
 
-    async def create_project(self, name: str) -> Api:
+    async def create_project(self, name: str, **wanted: Any) -> Api:
         """A new project; the API as its master key."""
         private, public = make_private()
-        made = await self.do("POST", "/projects", {"name": name, "master": {"public_key": public}})
+        made = await self.do("POST", "/projects", {"name": name, "master": {"public_key": public}, **wanted})
         return Api(self.port, text_of(made["master"]["id"], private))
 
     async def mint_master(self, project: str) -> Api:
