@@ -117,6 +117,12 @@ class FakeCarrier:
         if self.owner is not None:
             self.owner.on_message(payload)
 
+    def pause(self) -> None:
+        """See `Carrier.pause`."""
+
+    def resume(self) -> None:
+        """See `Carrier.resume`."""
+
     def close(self, code: int, reason: str) -> None:
         """See `Carrier.close`."""
         for end in (self, self.far):

@@ -16,7 +16,7 @@ from bench.cost.ends import FakeCarrier, FakeTransport, Respond
 from relay.agent.addresses import AddressPolicy
 from relay.agent.forwarder import Forwarder, Route
 from relay.agent.parsers import PARSERS
-from relay.agent.pool import LocalPool
+from relay.agent.pool import Keep, LocalPool
 from relay.agent.targets import parse_target
 from relay.keys.tokens import SigningKey
 from relay.mux.session import Session, SessionOptions
@@ -29,7 +29,7 @@ from relay.registry.dialects import LIMITS, Place
 from relay.settings import ServeSettings
 from relay.tunnels.admission import Principal
 from relay.wire import frames
-from relay.wire.hello import Hello, encode_hello
+from relay.wire.hello import Hello, Refused, encode_hello
 from tests.support.clock import VirtualLoop
 
 NAME = "cost"
@@ -90,6 +90,9 @@ class Anybody:
     def last_word(self, principal: Principal, names: tuple[str, ...]) -> None:
         """See `Admission`."""
 
+    def refused(self, principal: Principal, names: tuple[str, ...], address: str, refused: Refused) -> None:
+        """See `Admission`."""
+
 
 def unused_ground() -> Ground:
     """A node's ground whose registry is never asked: nothing on the path of a request does."""
@@ -117,7 +120,7 @@ class World:
 
     def _make_agent(self, carrier: FakeCarrier) -> AgentSide:
         target = parse_target("127.0.0.1:3000")
-        pool = LocalPool(target, AddressPolicy(()), PARSERS["httptools"], idle=NEVER, fresh=NEVER)
+        pool = LocalPool(target, AddressPolicy(()), PARSERS["httptools"], keep=Keep(idle=NEVER, fresh=NEVER))
         forwarder = Forwarder({NAME: Route(NAME, target, pool)}, False, lambda event: None, self.loop.time)
         return AgentSide(carrier, forwarder)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -12,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from relay.mux.session import Session
 from relay.tunnels.hub import Hub
 
 
@@ -26,12 +28,37 @@ class LiveNumbers(Collector):
             ("relay_requests_held", "Requests that wait for an agent to come back.", lambda: hub.held),
             ("relay_exchanges_open", "Exchanges under way.", exchanges),
             ("relay_visitor_connections", "Connections of visitors.", visitors),
+            ("relay_window_held_bytes", "From agents, not taken by visitors yet.", lambda: _over(hub, _held)),
+            ("relay_outbox_bytes", "Waiting to be sent to agents.", lambda: _over(hub, _waiting)),
+            ("relay_credit_given_bytes", "What agents may still send.", lambda: _over(hub, _given)),
+            ("relay_credit_left_bytes", "What agents let the relay still send.", lambda: _over(hub, _left)),
+            ("relay_tasks", "Tasks of the event loop.", lambda: len(asyncio.all_tasks())),
         ]  # fmt: skip
 
     def collect(self) -> Iterator[Metric]:
         """See `Collector`."""
         for name, text, read in self._gauges:
             yield GaugeMetricFamily(name, text, value=read())
+
+
+def _over(hub: Hub, read: Callable[[Session], int]) -> int:
+    return sum(read(link.session) for link in hub.sessions())
+
+
+def _held(session: Session) -> int:
+    return session.window.held()
+
+
+def _waiting(session: Session) -> int:
+    return session.outbox.size + sum(stream.pending for stream in session.streams.values())
+
+
+def _given(session: Session) -> int:
+    return session.window.granted - session.window.received
+
+
+def _left(session: Session) -> int:
+    return session.outbox.credit
 
 
 def build_app(numbers: LiveNumbers, unready: Callable[[], str], known_host: Callable[[str], bool]) -> Starlette:

@@ -138,14 +138,14 @@ class _Visit:
         """Until there is a link. Raises `Unroutable`."""
         hub = self._services.hub
         self._ready = asyncio.get_running_loop().create_future()
-        if not hub.hold(name, self):
-            raise routing.Unroutable(Code.AGENT_OFFLINE)
+        if self._services.draining or not hub.hold(name, self, routing.size_of(self._request)):
+            raise routing.Unroutable(routing.nobody(self._services))
         try:
             ready = await self._ready
         finally:
             hub.release(name, self)
         if not ready:
-            raise routing.Unroutable(Code.DRAINING if self._services.draining else Code.AGENT_OFFLINE)
+            raise routing.Unroutable(routing.nobody(self._services))
 
     async def _upload(self) -> None:
         """Request body to the exchange; then waits for the visitor to leave."""

@@ -11,14 +11,18 @@ import contextlib
 import socket
 import struct
 from abc import abstractmethod
+from fcntl import ioctl
+from termios import FIONREAD
 from typing import cast
 
 from relay.edge.patience import NEVER, Patience
 from relay.edge.services import Services
+from relay.tunnels.crowds import network_of
 
 # One buffer that every connection reads into: what was read is used before the next read. An idle one holds nothing.
 _READ = memoryview(bytearray(256 * 1024))
 READ_LEAST = 64 * 1024
+READ_WAITING = 4 * 1024
 # After an answer of our own, input is thrown away this many seconds, so that a reset does not destroy the answer.
 LINGER = 2.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -35,6 +39,8 @@ class Connection(asyncio.BufferedProtocol):
         self.address = "unknown"
         self.trusted = False
         self.paused = False
+        self.excess = 0
+        """More than nothing: a connection too many came (see `Crowd.enter`)."""
         self.full = False
         """The transport holds more unsent bytes than it should: what arrives meanwhile is not consumed."""
         self.discarding = False
@@ -45,6 +51,7 @@ class Connection(asyncio.BufferedProtocol):
         self._full_since = 0.0
         self._stalled_at = NEVER
         self._half_closed = False
+        self._network = ""
 
     # ---- for the class below
 
@@ -68,13 +75,22 @@ class Connection(asyncio.BufferedProtocol):
     def on_overdue(self, reason: str) -> None:
         """What was expected did not happen in time."""
 
+    @property
+    @abstractmethod
+    def busy(self) -> bool:
+        """See `Attended.busy`."""
+
     @abstractmethod
     def shutdown(self) -> None:
-        """The relay drains: what runs is finished, nothing begins."""
+        """See `Attended.shutdown`."""
+
+    @abstractmethod
+    def part(self) -> None:
+        """See `Attended.part`."""
 
     @abstractmethod
     def cut(self) -> None:
-        """The grace time is over."""
+        """See `Attended.cut`."""
 
     def write(self, data: bytes) -> None:
         """Sends."""
@@ -95,6 +111,10 @@ class Connection(asyncio.BufferedProtocol):
     def read_small(self) -> None:
         """A new request: reads are small again, and grow only while what they bring is taken as fast."""
         self._read_most = READ_LEAST
+
+    def read_little(self) -> None:
+        """What comes has to wait: reads are of `READ_WAITING` bytes, until `read_small`."""
+        self._read_most = READ_WAITING
 
     def half_close(self) -> None:
         """Sends FIN behind what is written; closes if the visitor did so before, or under TLS."""
@@ -146,11 +166,14 @@ class Connection(asyncio.BufferedProtocol):
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.services.visitors.add(self)
+        self._network = "" if self.trusted else network_of(self.address)
+        self.excess = self.services.crowd.enter(self._network)
         self.patience.expect("silence", self.loop.time() + self.services.timeouts.head)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.BufferedProtocol`."""
         self.closed = True
+        self.services.crowd.leave(self._network)
         self.services.left(self)
         self.on_gone()
 
@@ -162,9 +185,9 @@ class Connection(asyncio.BufferedProtocol):
         """See `asyncio.BufferedProtocol`."""
         if self.discarding:
             return
-        filled = nbytes == self._read_most
+        most = self._read_most
         self.on_bytes(bytes(_READ[:nbytes]))
-        if filled and not self.paused:
+        if nbytes == most == self._read_most and most >= READ_LEAST and not self.paused:
             self._read_most = min(nbytes * 2, len(_READ))
 
     def eof_received(self) -> bool:
@@ -211,6 +234,16 @@ class Connection(asyncio.BufferedProtocol):
             self._stalled_at = now + self.services.timeouts.idle
         elif now >= self._stalled_at:
             self.break_off(by_close=True)
+
+    def has_unread(self) -> bool:
+        """Whether bytes wait in the kernel: they came before whatever happens now."""
+        sock = self._transport.get_extra_info("socket")
+        if sock is None:
+            return False
+        try:
+            return ioctl(sock.fileno(), FIONREAD, bytes(4)) != bytes(4)
+        except OSError:
+            return False
 
     def _reset_by_peer(self) -> bool:
         """Whether the peer of a connection that we do not read has reset it (Linux tells; elsewhere: unknown)."""

@@ -11,6 +11,7 @@ from abc import abstractmethod
 
 from relay.edge import access, routing
 from relay.edge.answers import Code, Extra
+from relay.edge.connection import READ_WAITING
 from relay.edge.guard import Request
 from relay.edge.phase import HEAD, HELD, PROVING
 from relay.edge.services import Services
@@ -27,6 +28,8 @@ class Entrant(Speaker):
         self._phase = HEAD
         self._caller = routing.Caller(services, "unknown", False)
         self._name = ""
+        self._counted = 0
+        """Bytes behind a held request that the hub knows of."""
         self._serving = False
         self._by_key = False
         """A visitor key let this exchange in: it is cut when the key is revoked, or its signer retired."""
@@ -43,6 +46,10 @@ class Entrant(Speaker):
     def read_on(self) -> None:
         """A wait is over."""
 
+    @abstractmethod
+    def unread(self) -> int:
+        """Bytes that were read and wait for the request's end."""
+
     def enter(self, request: Request) -> None:
         """Finds a link for the request and lets it in, or waits for one, or answers."""
         try:
@@ -55,11 +62,29 @@ class Entrant(Speaker):
                 self.on_let_in(request, tunnel, link)
             else:
                 self._judge(request, tunnel, link)
-        elif self.services.hub.hold(self._name, self):
-            self._phase = HELD
-            self.patience.wait_for_ever()
         else:
-            self.answer(Code.AGENT_OFFLINE)
+            self._hold(request)
+
+    def may_wait(self) -> bool:
+        """Whether more may be read: of a request that is held, what has come is counted, and must have its room."""
+        if self._phase is not HELD:
+            return True
+        more = self.unread() - self._counted
+        if more and not self.services.hub.grow(self._name, self, more):
+            return False
+        self._counted += more
+        return True
+
+    def _hold(self, request: Request) -> None:
+        self._counted = self.unread()
+        # There must be room for one more read: what has been read is there, whether it has room or not.
+        size = routing.size_of(request) + self._counted + READ_WAITING
+        if self.services.draining or not self.services.hub.hold(self._name, self, size):
+            self.answer(routing.nobody(self.services))
+            return
+        self._phase = HELD
+        self.patience.wait_for_ever()
+        self.read_little()
 
     def leave(self, code: ResetCode) -> None:
         """The exchange, or the wait for one, is over for this visitor."""
@@ -142,4 +167,4 @@ class Entrant(Speaker):
     def on_given_up(self) -> None:
         """See `Waiter.on_given_up`."""
         if self._phase is HELD:
-            self.answer(Code.DRAINING if self.services.draining else Code.AGENT_OFFLINE)
+            self.answer(routing.nobody(self.services))

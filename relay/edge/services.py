@@ -12,7 +12,11 @@ from typing import Protocol
 
 from relay.edge.access import Gate
 from relay.edge.gate import VisitorGate
+from relay.tunnels.crowds import Crowd
 from relay.tunnels.hub import Hub
+
+# Levels of pressure on memory (see `level`), and what is done from each on.
+PRESSED, REFUSING, CLOSED = 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +47,18 @@ class Attended(Protocol):
     def check(self, now: float) -> None:
         """Ends what has taken too long; `now` is loop time."""
 
+    @property
+    def busy(self) -> bool:
+        """Whether an exchange is under way, or one may still begin."""
+
     def shutdown(self) -> None:
-        """The relay drains: what runs is finished, nothing begins."""
+        """The relay stops: a connection between two requests ends, a new one has a moment for its first."""
+
+    def part(self) -> None:
+        """The grace time is over: what runs is cut; an upgraded connection is told why, as far as it can be."""
 
     def cut(self) -> None:
-        """The grace time is over."""
+        """What runs is cut, at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +82,23 @@ class Services:
     timeouts: Timeouts
     scheme: str = "http"
     trusted: tuple[IPv4Network | IPv6Network, ...] = ()
-    most_connections: int = 10_000
+    crowd: Crowd = field(default_factory=lambda: Crowd(10_000, 1024))
+    """The visitors' connections."""
     gate: Gate = field(default_factory=VisitorGate)
     on_key_used: Callable[[str, str], None] = lambda key_id, address: None
     """Called with the id of each visitor key that let a request in, and from where."""
     on_key_refused: Callable[[KeyRefusal], None] = lambda refusal: None
     draining: bool = False
+    """Another process takes over, or none: each answer is the last one of its connection."""
+    stopping: bool = False
+    """None does, as far as this one knows: nobody is waited for who has nothing under way."""
+    level: int = 0
+    """How short of memory the node is. 1: answers end their connection; 2: no new requests; 3: no new connections."""
     visitors: set[Attended] = field(default_factory=set)
     admitted: dict[Admitted, tuple[str, str]] = field(default_factory=dict)
     """The exchanges under way that a visitor key let in, with the ids of the key and of its signer."""
     exchanges: int = 0
     """Exchanges under way."""
-    on_idle: Callable[[], None] | None = None
-    """Called when the last exchange has ended, while draining."""
-    on_empty: Callable[[], None] | None = None
-    """Called when the last visitor has left, while draining."""
     _ids: itertools.count[int] = field(default_factory=itertools.count)
     _prefix: str = field(default_factory=lambda: secrets.token_hex(4))
 
@@ -115,14 +128,10 @@ class Services:
     def left(self, visitor: Attended) -> None:
         """Counts a connection out."""
         self.visitors.discard(visitor)
-        if self.draining and not self.visitors and self.on_empty is not None:
-            self.on_empty()
 
     def exchange_ended(self) -> None:
         """Counts an exchange out."""
         self.exchanges -= 1
-        if self.draining and not self.exchanges and self.on_idle is not None:
-            self.on_idle()
 
 
 def http_date(now: float) -> bytes:

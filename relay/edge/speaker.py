@@ -16,6 +16,7 @@ from relay.edge.guard import Request
 from relay.edge.reader import HeadReader
 from relay.edge.response import ResponseWriter, encode_informational, encode_switch
 from relay.edge.services import Services, http_date
+from relay.edge.websocketframes import Pipe, Way
 from relay.exchange.heads import Fields, ResponseHead
 from relay.exchange.outgoing import Exchange, Failure
 
@@ -31,6 +32,8 @@ class Speaker(Connection):
         self.writer: ResponseWriter | None = None
         self.prefix = b""
         """The first bytes of a JSON body, for the id of a JSON-RPC request, until somebody else has answered."""
+        self.pipe: Pipe | None = None
+        """What goes through, once the connection was upgraded."""
         self._pending_head = b""
         self._unconsumed = 0
 
@@ -65,7 +68,7 @@ class Speaker(Connection):
         if request is None:
             return answers.facts_of(refused.method, refused.fields, self.services.new_id())
         facts = request.facts(self.request_id, self.prefix)
-        facts.keep_alive = facts.keep_alive and not self.services.draining
+        facts.keep_alive = facts.keep_alive and not (self.services.draining or self.services.level)
         return facts
 
     # ---- Connection
@@ -91,11 +94,13 @@ class Speaker(Connection):
         self.prefix = b""
         if head.status == 101:
             self.writer = None
+            self.pipe = Pipe()
             self.write(encode_switch(head))
             self.on_switched()
             return
         no_body = request.method == b"HEAD" or head.status in (204, 304)
-        writer = self.writer = ResponseWriter(request.keep_alive and not self.services.draining)
+        services = self.services
+        writer = self.writer = ResponseWriter(request.keep_alive and not (services.draining or services.level))
         # Written with the first data of the same message; alone when that message brought none.
         self._pending_head = writer.head(head, length, no_body, request.http10)
         if self.exchange is not None:
@@ -104,8 +109,10 @@ class Speaker(Connection):
     def on_data(self, data: memoryview) -> None:
         """See `ExchangeEvents.on_data`."""
         size = len(data)
-        if size:
-            self.write(self._take_head() + self.writer.data(data) if self.writer is not None else bytes(data))
+        if size and self.writer is not None:
+            self.write(self._take_head() + self.writer.data(data))
+        elif size and self.pipe is not None:
+            self.to_visitor(self.pipe.to_visitor, self.pipe.to_visitor.pass_on(bytes(data)))
         if self.full:
             self._unconsumed += size
         elif self.exchange is not None:
@@ -127,6 +134,13 @@ class Speaker(Connection):
             self.break_off_answer()
         else:
             self.answer(Code(failure.code), failure.detail)
+
+    def to_visitor(self, way: Way, data: bytes) -> None:
+        """Writes what a pipe lets through, and ends that direction behind its last word."""
+        if data:
+            self.write(data)
+            if way.over:
+                self.half_close()
 
     def break_off_answer(self) -> None:
         """Ends the connection so that the visitor sees an abort. An upgraded one has no end but the connection's."""

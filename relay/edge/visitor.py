@@ -1,7 +1,7 @@
 """The reading side of a visitor's connection: requests, one after the other, each put on a stream.
 
 What is pipelined behind a request waits unparsed. Decides when this connection reads, waits, answers by itself and
-goes on. The way to a link is `entrance`, the writing side `speaker`, the transport `connection`.
+goes on. The way to a link is `entrance`, the writing side `speaker`, the transport `connection`, the end `leaver`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import contextlib
 
 from relay.edge import answers, routing
 from relay.edge.answers import NOTHING_MORE, Code, Extra
-from relay.edge.entrance import Entrant
 from relay.edge.guard import Body, Refusal, Request
+from relay.edge.leaver import Leaver
 from relay.edge.phase import BODY, HEAD, OVER, PIPE, WAIT
 from relay.edge.reader import HeadReader, pass_over_empty_lines
 from relay.edge.services import Services
@@ -28,7 +28,7 @@ _BUFFER_MOST = 64 * 1024
 _PREFIX_MOST = 16 * 1024
 
 
-class Visitor(Entrant):
+class Visitor(Leaver):
     """One connection."""
 
     def __init__(self, services: Services) -> None:
@@ -43,14 +43,16 @@ class Visitor(Entrant):
         """See `asyncio.BufferedProtocol`."""
         super().connection_made(transport)
         self._caller = routing.Caller(self.services, self.address, self.trusted)
-        if len(self.services.visitors) > self.services.most_connections:
+        if self.excess > 1:
+            self._phase = OVER
+            self.break_off(by_close=True)
+        elif self.excess:
             self.answer(Code.OVERLOADED, "too many connections")
 
     def on_bytes(self, data: bytes) -> None:
         """See `Connection.on_bytes`."""
-        if self._phase is PIPE:
-            if self.exchange is not None and not self.exchange.write(data):
-                self.pause()
+        if self._phase is PIPE and self.pipe is not None:
+            self.to_local(self.pipe.to_local, self.pipe.to_local.pass_on(data))
             return
         self._buffer = self._buffer + data if self._buffer else data
         self._advance()
@@ -64,8 +66,9 @@ class Visitor(Entrant):
 
     def on_half_close(self) -> bool:
         """See `Connection.on_half_close`: only an upgraded connection goes on in one direction."""
-        if self._phase is PIPE and self.exchange is not None:
-            self.exchange.end([])
+        if self._phase is PIPE and self.pipe is not None and self.exchange is not None:
+            if not self.pipe.to_local.over:
+                self.exchange.end([])
             return not self.exchange.complete
         return False
 
@@ -98,19 +101,6 @@ class Visitor(Entrant):
                 return
         super().check(now)
 
-    def shutdown(self) -> None:
-        """The relay drains: what runs is finished, nothing begins."""
-        if self._phase is HEAD and not self._buffer:
-            self.close()
-
-    def cut(self) -> None:
-        """The grace time is over: an exchange is cut; an answer that is complete may still arrive, for a while."""
-        if self._serving and not self.closed:
-            self.leave(ResetCode.CANCEL)
-            self.break_off(by_close=True)
-        elif self._phase is HEAD:
-            self.close()
-
     # ---- reading
 
     def _advance(self) -> None:
@@ -123,7 +113,7 @@ class Visitor(Entrant):
                 return
             elif not self._read_head():
                 return
-        if len(self._buffer) >= _BUFFER_MOST:
+        if self._buffer and (len(self._buffer) >= _BUFFER_MOST or not self.may_wait()):
             self.pause()
 
     def _read_head(self) -> bool:
@@ -159,6 +149,10 @@ class Visitor(Entrant):
 
     # ---- Entrant
 
+    def unread(self) -> int:
+        """See `Entrant.unread`."""
+        return len(self._buffer)
+
     def on_let_in(self, request: Request, tunnel: Tunnel, link: Link) -> None:
         """See `Entrant.on_let_in`."""
         exchange = Exchange(self, self.request_id)
@@ -177,6 +171,7 @@ class Visitor(Entrant):
 
     def read_on(self) -> None:
         """See `Entrant.read_on`."""
+        self.read_small()
         self.resume()
         self._advance()
 
@@ -255,10 +250,9 @@ class Visitor(Entrant):
         """See `Speaker.on_switched`."""
         self._phase = PIPE
         data, self._buffer = self._buffer, b""
-        if data and self.exchange is not None and not self.exchange.write(data):
-            self.pause()
-        else:
-            self.resume()
+        self.resume()
+        if data:
+            self.on_bytes(data)
 
     def on_broken_off(self) -> None:
         """See `Speaker.on_broken_off`."""
@@ -267,7 +261,7 @@ class Visitor(Entrant):
 
     def _finish(self) -> None:
         """Request and answer are complete: the next request, or the end."""
-        keep_alive = self.writer is not None and self.writer.keep_alive and not self.services.draining
+        keep_alive = self.writer is not None and self.writer.keep_alive
         self.exchange = None
         self.writer = None
         self.request = None
@@ -276,6 +270,9 @@ class Visitor(Entrant):
             self._end()
             return
         self._phase = HEAD
+        if self.services.stopping and self.is_idle():
+            self._end()
+            return
         self.read_small()
         self._expect("silence", self.services.timeouts.idle)
         self.resume()

@@ -16,20 +16,28 @@ from relay.edge.hosts import BadHost, normalise_host, subdomain_of
 from relay.edge.services import KeyRefusal, Services, Timeouts
 from relay.edge.visitor import Visitor
 from relay.keys.tokens import TokenVerifier
+from relay.limits.pacing import Pacer
 from relay.mux.session import SessionOptions
 from relay.node.bookkeeper import Bookkeeper, Uses
 from relay.node.follower import Followed, Follower
 from relay.node.ground import Ground
 from relay.node.live import LiveTunnels
 from relay.node.masterkeys import MasterKeys
+from relay.node.memory import Memory, granted
+from relay.node.pressure import Pressure, budget_of
+from relay.node.projectplans import ProjectPlans
 from relay.node.signing import Signing
+from relay.node.usage import Usage
 from relay.registry.audit import Action
 from relay.registry.records import Actor, Note
 from relay.settings import ServeSettings
+from relay.tunnels.crowds import Crowd
 from relay.tunnels.doorway import Doorway, DoorwayOptions
-from relay.tunnels.hub import HoldBounds, Hub, Link
+from relay.tunnels.hold import HoldBounds
+from relay.tunnels.hub import Hub, Link
 from relay.tunnels.journal import Journal
 from relay.tunnels.keyadmission import KeyAdmission, KeyRoom
+from relay.tunnels.metering import Metering
 from relay.tunnels.revocations import Revocations
 
 Report = Callable[[dict[str, object]], None]
@@ -46,7 +54,9 @@ class Node:
     office: Office
     follower: Follower
     bookkeeper: Bookkeeper
+    usage: Usage
     journal: Journal
+    pressure: Pressure
     public_url: Callable[[str], str]
 
     def known_host(self, host: str) -> bool:
@@ -64,10 +74,15 @@ def assemble(ground: Ground, report: Report) -> Node:
     settings, registry = ground.settings, ground.registry
     loop = asyncio.get_running_loop()
     journal = Journal(time.time)
+    plans = ProjectPlans(settings.plans, settings.default_plan)
+    metering = Metering(plans.limits_of_project, Pacer(loop.time, loop.call_later), time.time, loop.time)
+    plans.on_changed.append(metering.on_plan)
     hub = Hub(
         HoldBounds(settings.hold, per_name=max(settings.hold_most // 4, 1), in_all=settings.hold_most),
+        metering,
         _teller(report, journal),
     )
+    usage = Usage(registry, hub)
 
     def public_url(name: str) -> str:
         return settings.url_of(name, ground.public_port)
@@ -96,6 +111,8 @@ def assemble(ground: Ground, report: Report) -> Node:
         used=uses.used,
         trusts=services.trusts,
         refused=lambda refusal: _note_refusal(journal, refusal, right=refusal.right),
+        plans=plans,
+        usage=usage,
     )
     return Node(
         hub=hub,
@@ -103,9 +120,11 @@ def assemble(ground: Ground, report: Report) -> Node:
         services=services,
         live=live,
         office=office,
-        follower=Follower(Followed(registry, revocations, masters, signing, hub, live, time.time, loop.time)),
+        follower=Follower(Followed(registry, revocations, masters, signing, hub, live, plans, time.time, loop.time)),
         bookkeeper=Bookkeeper(registry, journal, uses, ground.heads, signing.key),
+        usage=usage,
         journal=journal,
+        pressure=Pressure(budget_of(settings.memory_budget, granted()), Memory(), services, report),
         public_url=public_url,
     )
 
@@ -118,7 +137,7 @@ def _services(ground: Ground, hub: Hub, gate: VisitorGate, uses: Uses, journal: 
         timeouts=Timeouts(settings.head_timeout, settings.idle_timeout, settings.response_head_timeout),
         scheme=urllib.parse.urlsplit(settings.base_url(ground.public_port)).scheme,
         trusted=settings.trusted_proxies,
-        most_connections=settings.max_connections,
+        crowd=Crowd(settings.max_connections, settings.max_connections_per_address),
         gate=gate,
         on_key_used=uses.used,
         on_key_refused=lambda refusal: _note_refusal(journal, refusal, tunnel=refusal.name),
@@ -134,6 +153,8 @@ def _doorway_options(settings: ServeSettings, public_url: Callable[[str], str]) 
             session_window=settings.session_window,
             ping_interval=settings.ping_interval,
         ),
+        most_connections=settings.max_agent_connections,
+        most_connections_per_address=settings.max_agent_connections_per_address,
         relay=f"tunnel-relay/{relay.__version__}",
     )
 
@@ -147,7 +168,7 @@ def _teller(report: Report, journal: Journal) -> Callable[[str, tuple[str, ...],
         actor = Actor(principal.key_id, principal.lineage, link.address)
         action = Action.TUNNEL_OPEN if event == "agent_up" else Action.TUNNEL_CLOSE
         for name in names:
-            journal.note(Note(actor, action, name, principal.project, {}, time.time()))
+            journal.changed(Note(actor, action, name, principal.project, {}, time.time()))
 
     return tell
 

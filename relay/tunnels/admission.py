@@ -21,10 +21,16 @@ class Principal:
     lineage: tuple[str, ...] = ()
     """Ids of the key's ancestors, topmost first."""
     scope: Scope = EVERYTHING
+    above: tuple[tuple[str, Scope], ...] = ()
+    """Ids and scopes of the master keys above it, nearest first; of one that replaced others, the id of the first."""
     expires_at: float = math.inf
     """Seconds since the epoch; the session ends then unless a new key was brought before."""
     signer: str = ""
     """Id of the node's key that signed the key."""
+
+    def is_below(self, id: str) -> bool:
+        """Whether this is the id of its project, or of a key above it."""
+        return self.project == id or any(one == id for one, _ in self.above)
 
 
 class Admission(Protocol):
@@ -38,6 +44,9 @@ class Admission(Protocol):
 
     def last_word(self, principal: Principal, names: tuple[str, ...]) -> Refused | None:
         """What has become of an admitted key and its names since: asked without waiting, right before it counts."""
+
+    def refused(self, principal: Principal, names: tuple[str, ...], address: str, refused: Refused) -> None:
+        """An admitted key was refused all the same: what is alive stands against it. For the audit."""
 
 
 # Names that would pass for the relay's own pages.

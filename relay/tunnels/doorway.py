@@ -1,13 +1,13 @@
-"""From a carrier to a link: the hello and its deadline, admission, the rules for twins, the welcome.
+"""From a carrier to a link: the hello and its deadline, admission, the welcome. Who yields to whom is `rivals`' affair.
 
-Bounds what strangers can make the relay hold: connections that have not been admitted, in all and per address.
+Bounds what strangers can make the relay hold and do: connections, those that have not been admitted, and how often one
+caller (see `crowds`) may come in vain.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,9 @@ from relay.mux.carrier import Carrier
 from relay.mux.session import Session, SessionOptions
 from relay.mux.stream import Stream, StreamEvents
 from relay.tunnels.admission import Admission, Principal
+from relay.tunnels.crowds import Crowd, Failures, network_of
 from relay.tunnels.hub import Hub, Link
+from relay.tunnels.rivals import clear_rivals, clear_twin
 from relay.wire import frames
 from relay.wire.errors import AwayCode, RemoteProtocolError, ResetCode
 from relay.wire.hello import (
@@ -31,7 +33,14 @@ from relay.wire.hello import (
 )
 
 HELLO_WITHIN = 5.0
-PROBE_WITHIN = 0.7
+# A stranger that leaves sooner than this, without an answer, has cost a handshake for nothing; maybe the path broke.
+HASTY = 0.25
+HASTY_WEIGHT = 0.1
+# Refusals that are this relay's own doing, and those of somebody who has shown no key of this relay's.
+_OURS = frozenset(("overloaded", "draining", "registry_unavailable"))
+_CLUELESS = frozenset(("bad_hello", "bad_key", "version"))
+PROVEN_WEIGHT = 0.25
+DRAINING = Refused("draining", "This process of the relay takes no new links; come again shortly.", 0.25)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +51,10 @@ class DoorwayOptions:
     session: SessionOptions
     most_strangers: int = 512
     most_strangers_per_address: int = 64
+    most_connections: int = 4096
+    """Whatever they are for: agents, and calls of the API."""
+    most_connections_per_address: int = 2048
+    most_links_per_key: int = 4096
     relay: str = ""
 
 
@@ -53,7 +66,9 @@ class Doorway:
         self.admission = admission
         self.options = options
         self.closing = False
-        self._strangers: Counter[str] = Counter()
+        self.connections = Crowd(options.most_connections, options.most_connections_per_address)
+        self.failures = Failures()
+        self._strangers = Crowd(options.most_strangers, options.most_strangers_per_address)
         self._tasks: set[asyncio.Task[None]] = set()
         self._guests: set[Guest] = set()
 
@@ -61,20 +76,18 @@ class Doorway:
         """A carrier is connected; the session that receives its events."""
         guest = Guest(self, carrier, address)
         self._guests.add(guest)
-        crowded = (
-            self._strangers.total() >= self.options.most_strangers
-            or self._strangers[address] >= self.options.most_strangers_per_address
-        )
-        self._strangers[address] += 1
-        if self.closing or crowded:
-            guest.refuse(Refused("overloaded", "The relay is busy or stopping; try again shortly.", 1.0))
+        crowded = self._strangers.enter(guest.network)
+        if self.closing:
+            guest.refuse(DRAINING)
+        elif crowded:
+            guest.refuse(Refused("overloaded", "The relay is busy; try again shortly.", 1.0))
         return guest.session
 
     def go_away(self, detail: str) -> None:
-        """No new links; every agent is told that this relay ends."""
+        """No new links; every agent is told to open others. Those that there are serve on until `aclose`."""
         self.closing = True
         for guest in list(self._guests):
-            guest.session.go_away(AwayCode.SHUTDOWN, detail)
+            guest.send_away(detail)
 
     async def aclose(self, detail: str) -> None:
         """Ends every session and waits for what this object owns."""
@@ -92,11 +105,13 @@ class Doorway:
         task.add_done_callback(self._tasks.discard)
         guest.judged_by(task)
 
-    def known(self, address: str) -> None:
-        """A stranger from this address is one no longer."""
-        self._strangers[address] -= 1
-        if self._strangers[address] <= 0:
-            del self._strangers[address]
+    def known(self, guest: Guest) -> None:
+        """A stranger is one no longer."""
+        self._strangers.leave(guest.network)
+
+    def failed(self, guest: Guest, weight: float) -> None:
+        """A stranger has come in vain."""
+        self.failures.failed(guest.network, guest.session.now(), weight)
 
     def forget(self, guest: Guest) -> None:
         """A connection has ended."""
@@ -110,13 +125,17 @@ class Doorway:
         if isinstance(answer, Refused):
             return answer
         link = Link(guest.session, hello.instance, hello.slot, hello.generation, answer, hello.names)
-        link.address, link.access = guest.address, hello.access
-        refused = await self._clear_rivals(link)
+        link.address, link.access, link.limits = guest.address, hello.access, hello.limits
+        refused = await clear_rivals(self.hub, link)
+        if self.closing:
+            return DRAINING
         # From here on nothing waits: what was true when the link is put in service was true when it was asked.
-        refused = refused or self.last_word(answer, hello.names)
+        refused = refused or self._crowded(answer) or self.last_word(answer, hello.names)
         if refused is None and not guest.session.ended:
-            refused = self._clear_twin(link)
-        if refused is None and not guest.session.ended:
+            refused = clear_twin(self.hub, link)
+        if refused is not None:
+            self.admission.refused(answer, hello.names, guest.address, refused)
+        elif not guest.session.ended:
             guest.enter(link)
         return refused
 
@@ -129,51 +148,31 @@ class Doorway:
         if refused is not None:
             guest.refuse(refused)
 
-    async def _clear_rivals(self, link: Link) -> Refused | None:
-        """Another agent has a name that `link` claims: it keeps it if it answers, else it is evicted."""
-        for tunnel in self.hub.rivals(link):
-            taken = Refused("name_taken", f"The name {tunnel.name!r} is taken by another agent that is connected.")
-            holders = list(tunnel.links)
-            if tunnel.project != link.project:
-                owner = self.hub.reserved.get(tunnel.name)
-                if owner != link.project:
-                    return taken if owner is None else Refused(taken.code, taken.message, 1.0)
-                for holder in holders:
-                    self.hub.dismiss(holder, AwayCode.SUPERSEDED, f"the name {tunnel.name!r} moved to another project")
-                continue
-            answers = await asyncio.gather(*(holder.session.probe(PROBE_WITHIN) for holder in holders))
-            if any(answers):
-                return Refused(taken.code, taken.message, 5.0)
-            for holder in holders:
-                self.hub.detach(holder)
-                holder.session.abort("another agent of the same project took the name over")
-        # While we waited, yet another agent may have come: judged again, without waiting.
-        if self.hub.rivals(link):
-            return Refused("name_taken", "Another agent claimed the name at the same moment.", 1.0)
-        return None
-
     def last_word(self, principal: Principal, names: tuple[str, ...]) -> Refused | None:
         """What admission says now, or that more tunnels would be alive by one key than its scope allows."""
         refused = self.admission.last_word(principal, names)
-        most = principal.scope.tunnels
-        if refused is not None or most is None or len(self.hub.names_of_key(principal.key_id).union(names)) <= most:
+        if refused is not None:
             return refused
-        return Refused(
-            "too_many",
-            f"This key opens at most {most} tunnels at once; close another one, or mint a key with a wider scope.",
-        )
-
-    def _clear_twin(self, link: Link) -> Refused | None:
-        """Same instance, same slot: the newer generation wins at once."""
-        twin = self.hub.twin(link)
-        if twin is None:
-            return None
-        if twin.generation >= link.generation:
-            return Refused("stale_generation", "A newer link of the same agent is connected.", 1.0)
-        self.hub.detach(twin)
-        if not (twin.session.leaving and twin.session.streams):  # one that we sent away may finish what it carries
-            twin.session.close(AwayCode.SUPERSEDED, "a newer link of the same agent took this one's place")
+        for one, scope in self.hub.metering.ceilings(principal):
+            most = scope.tunnels
+            if most is not None and len(self.hub.names_below(one).union(names)) > most:
+                return Refused("too_many", _too_many(principal, one, most))
         return None
+
+    def _crowded(self, principal: Principal) -> Refused | None:
+        most = self.options.most_links_per_key
+        if len(self.hub.by_key.get(principal.key_id, ())) < most:
+            return None
+        return Refused("too_many", f"This key holds {most} links; close some, or mint another key.", 10.0)
+
+
+def _too_many(principal: Principal, id: str, most: int) -> str:
+    if id == principal.key_id:
+        return f"This key opens at most {most} tunnels at once; close another one, or mint a key with a wider scope."
+    whose, wider = "The keys of one master key open", "with a master key of a wider scope"
+    if id == principal.project:
+        whose, wider = "The plan of this project allows", "after the relay's operator has given it a larger plan"
+    return f"{whose} at most {most} tunnels at once; close another one, or try again {wider}."
 
 
 class Guest:
@@ -182,16 +181,23 @@ class Guest:
     def __init__(self, doorway: Doorway, carrier: Carrier, address: str) -> None:
         self._doorway = doorway
         self.address = address
+        self.network = network_of(address)
         self._stranger = True
+        self._refused = False
         self._said_hello = False
         self._renewing = False
         self._judging: asyncio.Task[None] | None = None
         self._link: Link | None = None
         self.session = Session(carrier, self, doorway.options.session)
+        self._came = self.session.now()
         self._deadline = self.session.loop.call_later(HELLO_WITHIN, self._no_hello)
 
     def refuse(self, refused: Refused) -> None:
         """Says why, and ends the connection of one that was not admitted before."""
+        self._refused = True
+        if self._link is None and refused.code not in _OURS:
+            clueless = refused.code in _CLUELESS and refused.retry_after is None
+            self._doorway.failed(self, 1.0 if clueless else PROVEN_WEIGHT)
         self.session.send(frames.encode(frames.REFUSED, 0, encode_refused(refused)))
         if self._link is None:
             self.session.close(AwayCode.SHUTDOWN, refused.message)
@@ -204,6 +210,13 @@ class Guest:
         self.session.send(frames.encode(frames.WELCOME, 0, self._welcome(link)))
         self.session.establish()
         self._doorway.hub.attach(link)
+
+    def send_away(self, detail: str) -> None:
+        """The relay ends. Whose key is being judged is told by the verdict."""
+        if self._link is not None:
+            self.session.go_away(AwayCode.SHUTDOWN, detail)
+        elif self._judging is None:
+            self.refuse(DRAINING)
 
     # ---- SessionEvents
 
@@ -242,6 +255,8 @@ class Guest:
     def on_lost(self, reason: str) -> None:
         """The connection has ended."""
         self._deadline.cancel()
+        if self._stranger and not self._refused and self.session.now() - self._came < HASTY:
+            self._doorway.failed(self, HASTY_WEIGHT)
         if self._judging is not None:
             self._judging.cancel()
         self._leave_strangers()
@@ -257,10 +272,13 @@ class Guest:
             answer = await doorway.admission.renew(link.principal, key, link.names, self.address)
         finally:
             self._renewing = False
-        refused = answer if isinstance(answer, Refused) else doorway.last_word(answer, link.names)
-        if isinstance(answer, Refused) or refused is not None:
+        if isinstance(answer, Refused):
+            return answer
+        refused = doorway.last_word(answer, link.names)
+        if refused is not None:
+            doorway.admission.refused(answer, link.names, self.address, refused)
             return refused
-        link.principal = answer
+        doorway.hub.live_by(link, answer)
         self.session.send(frames.encode(frames.RENEWED, 0, self._welcome(link)))
         return None
 
@@ -274,13 +292,14 @@ class Guest:
                 max_streams=options.session.max_streams,
                 relay=options.relay,
                 access={name: rules.ways for name, rules in link.access.items()},
+                limits=tuple(link.limits),
             )
         )
 
     def _leave_strangers(self) -> None:
         if self._stranger:
             self._stranger = False
-            self._doorway.known(self.address)
+            self._doorway.known(self)
 
     def _no_hello(self) -> None:
         if self._link is None:

@@ -1,4 +1,4 @@
-"""The hub: which names are alive, over which links, and which requests wait for an agent to come back.
+"""The hub: which names are alive, over which links, and by whose keys; which requests wait for an agent is `hold`'s.
 
 It alone knows who owns a live name; which of two agents may have it is decided by `doorway`, before a link is attached.
 Synchronous: nothing comes between the steps of a change. Knows sessions and names; no HTTP, and of keys only whose they
@@ -7,22 +7,26 @@ are. Every name that it puts in service is within the scope of the key that clai
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
+from relay.limits.meter import Meter
 from relay.mux.session import Session
 from relay.tunnels.admission import Principal
+from relay.tunnels.hold import Hold, HoldBounds
+from relay.tunnels.metering import Metering
 from relay.wire.access import AccessRules
 from relay.wire.errors import AwayCode
+from relay.wire.limits import TunnelLimits
 
 # Two links differ in load when they moved this many bytes more or less lately; below it the lower slot wins, so that
 # small exchanges share messages.
 LOAD_STEP = 1024 * 1024
 LOAD_SPAN = 0.05
-# Names remembered as "reserved, but offline"; the oldest is forgotten first.
-MOST_OFFLINE = 10_000
+
+
+UNMEASURED = Meter(())
+"""Of a link that is not in service yet."""
 
 
 @dataclass(eq=False, slots=True)
@@ -39,6 +43,13 @@ class Link:
     """The agent's, for the audit."""
     access: Mapping[str, AccessRules] = field(default_factory=dict)
     """What visitors of a name must show, for names that are not open to everybody."""
+    limits: Mapping[str, TunnelLimits] = field(default_factory=dict)
+    """How many requests a name takes, for names that have a limit of their own."""
+    meter: Meter = UNMEASURED
+    meters: Mapping[str, Meter] = field(default_factory=dict)
+    """In place of `meter`, for the names in `limits`."""
+    folded: tuple[int, int] = (0, 0)
+    """Bytes that the session had sent and received when they were counted last."""
     _mark: float = 0.0
     _mark_load: int = 0
     _recent: int = 0
@@ -82,46 +93,20 @@ class Tunnel:
         return min(usable, key=lambda link: (link.load(now), link.slot))
 
 
-class Waiter(Protocol):
-    """A request that is held while its name has no link."""
-
-    def on_ready(self, link: Link) -> None:
-        """An agent is there."""
-
-    def on_given_up(self) -> None:
-        """Nobody came in time."""
-
-
-@dataclass(eq=False, slots=True)
-class _Offline:
-    """A name without a link: until when requests are held for it (None: no longer), and which."""
-
-    timer: asyncio.TimerHandle | None
-    waiting: dict[Waiter, None] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class HoldBounds:
-    """How long requests are held after a name dropped (seconds), and how many, per name and in all."""
-
-    seconds: float = 10.0
-    per_name: int = 256
-    in_all: int = 1000
-
-
-class Hub:
+class Hub(Hold[Link]):
     """Live truth of this node."""
 
-    def __init__(self, hold: HoldBounds, report: Callable[[str, tuple[str, ...], Link], None]) -> None:
+    def __init__(
+        self, hold: HoldBounds, metering: Metering, report: Callable[[str, tuple[str, ...], Link], None]
+    ) -> None:
+        super().__init__(hold)
+        self.metering = metering
         self.tunnels: dict[str, Tunnel] = {}
         self.links: dict[tuple[str, str, int], Link] = {}
         self.leaving: set[Link] = set()
         """Links out of service whose sessions have not ended: they may still carry what they began."""
-        self.held = 0
-        self.reserved: dict[str, str] = {}
-        """Every name that the registry knows to be reserved, with its project."""
-        self._hold = hold
-        self._offline: dict[str, _Offline] = {}
+        self.by_key: dict[str, set[Link]] = {}
+        """Every link whose session has not ended, by the id of its key."""
         self._report = report
 
     # ---- agents
@@ -145,6 +130,8 @@ class Hub:
         if outside:
             raise ValueError(f"{outside[0]} is outside the scope of {link.principal.key_id}")
         self.links[_place(link)] = link
+        self.by_key.setdefault(link.principal.key_id, set()).add(link)
+        self.metering.measure(link)
         came_up = []
         for name in link.names:
             tunnel = self.tunnels.get(name)
@@ -161,7 +148,12 @@ class Hub:
 
     def detach(self, link: Link) -> None:
         """Takes a link out of service; a name whose last link it was counts as just dropped."""
-        (self.leaving.discard if link.session.ended else self.leaving.add)(link)
+        if link.session.ended:
+            self.leaving.discard(link)
+            self._forget_key_of(link)
+            self.metering.fold(link)
+        else:
+            self.leaving.add(link)
         if self.links.get(_place(link)) is link:
             del self.links[_place(link)]
         went_down = []
@@ -173,7 +165,7 @@ class Hub:
             if not tunnel.links:
                 del self.tunnels[name]
                 went_down.append(name)
-                self._drop(name)
+                self._drop(name, self._bounds.seconds)
         if went_down:
             self._report("agent_down", tuple(went_down), link)
 
@@ -196,84 +188,34 @@ class Hub:
         serving = [] if tunnel is None else tunnel.links
         return [*serving, *(link for link in self.leaving if name in link.names)]
 
-    def forget(self, name: str) -> None:
-        """A name without a link is nobody's any more: visitors are told so, and not that its agent is away."""
-        if name in self._offline:
-            self._give_up(name)
-            del self._offline[name]
+    def names_below(self, id: str) -> set[str]:
+        """Names alive by this key, by keys below it, or of this project."""
+        links = self.by_key.get(id)
+        if links is None:
+            links = {link for link in self.links.values() if link.principal.is_below(id)}
+        return {name for link in links if link not in self.leaving for name in link.names}
 
-    def names_of_key(self, key_id: str) -> set[str]:
-        """Names alive by this key."""
-        return {name for link in self.links.values() if link.principal.key_id == key_id for name in link.names}
+    def live_by(self, link: Link, principal: Principal) -> None:
+        """A link lives by another key from now on."""
+        self.metering.fold(link)
+        self._forget_key_of(link)
+        link.principal = principal
+        self.by_key.setdefault(principal.key_id, set()).add(link)
+        self.metering.measure(link)
 
     def open_streams(self) -> int:
         """Streams open on all links."""
         return sum(len(link.session.streams) for link in self.sessions())
 
-    # ---- requests
-
     def known(self, name: str) -> bool:
         """Whether the name is alive, or was and may come back, or is somebody's."""
         return name in self.tunnels or name in self._offline or name in self.reserved
 
-    def hold(self, name: str, waiter: Waiter) -> bool:
-        """Holds a request until a link comes up. False: not held (nobody just dropped, or too many wait)."""
-        offline = self._offline.get(name)
-        if offline is None or offline.timer is None:
-            return False
-        if self.held >= self._hold.in_all or len(offline.waiting) >= self._hold.per_name:
-            return False
-        offline.waiting[waiter] = None
-        self.held += 1
-        return True
-
-    def release(self, name: str, waiter: Waiter) -> None:
-        """The request no longer waits."""
-        offline = self._offline.get(name)
-        if offline is not None and waiter in offline.waiting:
-            del offline.waiting[waiter]
-            self.held -= 1
-
-    def give_up(self) -> None:
-        """Nobody will come any more (the relay stops): every held request is told."""
-        for name in list(self._offline):
-            self._give_up(name)
-
-    def _drop(self, name: str) -> None:
-        loop = asyncio.get_running_loop()
-        self._offline.pop(name, None)
-        while len(self._offline) >= MOST_OFFLINE:
-            oldest = next(iter(self._offline))
-            self._give_up(oldest)
-            del self._offline[oldest]
-        self._offline[name] = _Offline(loop.call_later(self._hold.seconds, self._give_up, name))
-
-    def _release_held(self, name: str, link: Link) -> None:
-        offline = self._offline.pop(name, None)
-        if offline is None:
-            return
-        if offline.timer is not None:
-            offline.timer.cancel()
-        self.held -= len(offline.waiting)
-        _tell_all(offline.waiting, lambda waiter: waiter.on_ready(link))
-
-    def _give_up(self, name: str) -> None:
-        offline = self._offline[name]
-        if offline.timer is not None:
-            offline.timer.cancel()
-            offline.timer = None
-        waiting, offline.waiting = offline.waiting, {}
-        self.held -= len(waiting)
-        _tell_all(waiting, lambda waiter: waiter.on_given_up())
-
-
-def _tell_all(waiting: Iterable[Waiter], tell: Callable[[Waiter], None]) -> None:
-    """A defect of one request must not leave those behind it waiting for ever."""
-    for waiter in waiting:
-        try:
-            tell(waiter)
-        except Exception as error:
-            asyncio.get_running_loop().call_exception_handler({"message": "a held request failed", "exception": error})
+    def _forget_key_of(self, link: Link) -> None:
+        links = self.by_key.get(link.principal.key_id, set())
+        links.discard(link)
+        if not links:
+            self.by_key.pop(link.principal.key_id, None)
 
 
 def _place(link: Link) -> tuple[str, str, int]:

@@ -1,8 +1,9 @@
 """What happens to sessions and has to be in the audit, until it is written there: traffic never waits for the audit.
 
 Bounded: when what waits is too much, because the registry is away, new sessions are not admitted. Refusals without a
-proven key are counted, not listed, and those of a proven one are listed once a minute: nobody fills the audit by
-knocking, whether with a key that nobody made or with one that was revoked.
+proven key are counted, not listed, and those of a proven one are listed once a minute; of the tunnels that one key
+opens and closes within a minute the first are listed and the rest counted. So nobody fills the audit, whether by
+knocking, with a key that nobody made or one that was revoked, or by coming and going with a good one.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
 from relay.registry.audit import Action
-from relay.registry.records import RELAY, Note
+from relay.registry.records import RELAY, Actor, Note
 
 MOST_WAITING = 10_000
 MOST_PREFIXES = 1000
 MOST_KEYS = 1000
 """Keys whose refusals are told apart within one minute; those of further ones count with their addresses."""
+MOST_CHANGES = 60
+"""Rows about tunnels that one key opened or closed, within one minute."""
+MOST_OPENERS = 10_000
+"""Keys whose tunnels are told apart within one minute."""
 SUMMARY_EVERY = 60.0
 _OTHERS = "others"
 
@@ -33,6 +38,16 @@ class _Refusals:
     again: Counter[str] = field(default_factory=Counter)
 
 
+@dataclass(slots=True)
+class _Changes:
+    """Of one key's tunnels within this minute: rows, and what has none."""
+
+    actor: Actor
+    project: str
+    rows: int = 0
+    more: Counter[str] = field(default_factory=Counter)
+
+
 class Journal:
     """Filled here, emptied by the node. `now`: seconds since the epoch."""
 
@@ -41,6 +56,7 @@ class Journal:
         self._notes: deque[Note] = deque()
         self._knocks: dict[str, Counter[str]] = {}
         self._refusals: dict[str, _Refusals] = {}
+        self._changes: dict[str, _Changes] = {}
         self._summed_at = now()
 
     @property
@@ -51,6 +67,21 @@ class Journal:
     def note(self, note: Note) -> None:
         """One row of the audit."""
         self._notes.append(note)
+
+    def changed(self, note: Note) -> None:
+        """The actor's key opened or closed a tunnel: a row, or a count where this minute has enough of them."""
+        key_id = note.actor.key_id
+        changes = self._changes.get(key_id)
+        if changes is None:
+            if len(self._changes) >= MOST_OPENERS:
+                key_id = _OTHERS
+            first = _Changes(RELAY, "") if key_id == _OTHERS else _Changes(note.actor, note.project)
+            changes = self._changes.setdefault(key_id, first)
+        if key_id == _OTHERS or changes.rows >= MOST_CHANGES or self.full:
+            changes.more["opened" if note.action == Action.TUNNEL_OPEN else "closed"] += 1
+        else:
+            changes.rows += 1
+            self._notes.append(note)
 
     def refused(self, note: Note, code: str) -> None:
         """The actor's key, which was proven, was refused: a row, or a count where this minute has one with the code."""
@@ -88,7 +119,9 @@ class Journal:
             self._notes.popleft()
 
     def sum_up(self) -> None:
-        """One row for each prefix and each key that was refused, again where it is a key, since the last time."""
+        """One row for each prefix and each key that was refused, again where it is a key, since the last time; and one
+        for each key that opened and closed more tunnels than have their rows.
+        """
         self._summed_at = self._now()
         knocks, self._knocks = self._knocks, {}
         for prefix, reasons in knocks.items():
@@ -97,6 +130,12 @@ class Journal:
         for key_id, one in refusals.items():
             if again := +one.again:
                 self._sum(key_id, one.project, again)
+        changes, self._changes = self._changes, {}
+        for key_id, each in changes.items():
+            if each.more:
+                more = {"opened": each.more["opened"], "closed": each.more["closed"]}
+                note = Note(each.actor, Action.TUNNEL_SUMMARY, key_id, each.project, more, self._summed_at)
+                self._notes.append(note)
 
     def _sum(self, subject: str, project: str, counts: Counter[str]) -> None:
         self._notes.append(Note(RELAY, Action.REFUSALS_SUMMARY, subject, project, dict(counts), self._summed_at))

@@ -71,6 +71,11 @@ class KeyAdmission:
                 return Refused("name_taken", f"The name {name!r} has just changed hands.", 1.0)
         return None
 
+    def refused(self, principal: Principal, names: tuple[str, ...], address: str, refused: Refused) -> None:
+        """See `Admission.refused`."""
+        if refused is not AWAY:
+            self._note(refused, Actor(principal.key_id, principal.lineage, address), principal.project, names)
+
     async def _judge(
         self, key: str, names: tuple[str, ...], address: str, before: Principal | None
     ) -> Principal | Refused:
@@ -131,16 +136,18 @@ class KeyAdmission:
             if excess := grant.scope.excess(one.scope):
                 than = "it was minted" if one is record else f"{one.id} is"
                 return Refused("bad_key", f"The key {grant.key_id} is wider than {than}: {excess}. {_MINT}")
-        actor = Actor(record.id, grant.lineage, address)
-        try:
-            await room.registry.subdomains.claim(actor, names, record)
-        except NotAllowed as error:
-            return Refused(error.code, str(error))
+        # Names that are the project's already need no claim: whether they still are is asked last of all, in any case.
+        if any(room.reserved.get(name) != grant.project for name in names):
+            try:
+                await room.registry.subdomains.claim(Actor(record.id, grant.lineage, address), names, record)
+            except NotAllowed as error:
+                return Refused(error.code, str(error))
         for name in names:
             room.reserved.setdefault(name, grant.project)
         room.used(record.id, address)
         expires_at = math.inf if record.expires_at is None else min(record.expires_at, grant.expires_at)
-        return Principal(grant.project, record.id, grant.lineage, grant.scope, expires_at, grant.signer)
+        above = tuple((one.first, one.scope) for one in reversed(line[:-1]) if one.kind is Kind.MASTER)
+        return Principal(grant.project, record.id, grant.lineage, grant.scope, above, expires_at, grant.signer)
 
 
 def _state(record: KeyRecord, now: float) -> Refused | None:

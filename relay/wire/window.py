@@ -58,6 +58,11 @@ class ReceiveWindow:
         if self.received > self.granted:
             raise RemoteProtocolError(f"{self.received - self.granted} bytes more than the credit given")
 
+    def limit(self, most: int) -> None:
+        """Another bound from now on. Credit that was given stays given."""
+        self.most = most
+        self.size = min(self.size, most)
+
     def held(self) -> int:
         """Bytes received and not yet consumed."""
         return self.received - self.consumed

@@ -13,10 +13,12 @@ import pytest
 
 from relay.edge.connection import LINGER, READ_LEAST, Connection
 from relay.edge.services import Services, Timeouts
-from relay.tunnels.hub import HoldBounds, Hub
+from relay.tunnels.hold import HoldBounds
+from relay.tunnels.hub import Hub
 from tests.agent.localside import on_every_loop, within
 from tests.edge.visits import HIGH_WATER, Transport
 from tests.support.clock import virtual
+from tests.tunnels.agents import a_metering
 
 TIMES = Timeouts(head=10.0, idle=60.0)
 
@@ -49,7 +51,14 @@ class Plain(Connection):
     def on_overdue(self, reason: str) -> None:
         self.overdue.append(reason)
 
+    @property
+    def busy(self) -> bool:
+        return False
+
     def shutdown(self) -> None:
+        pass
+
+    def part(self) -> None:
         pass
 
     def cut(self) -> None:
@@ -57,7 +66,7 @@ class Plain(Connection):
 
 
 def services(**options: Any) -> Services:
-    return Services(Hub(HoldBounds(), lambda *_: None), "tunnels.localhost", TIMES, **options)
+    return Services(Hub(HoldBounds(), a_metering(), lambda *_: None), "tunnels.localhost", TIMES, **options)
 
 
 def connected(bag: Services | None = None, **transport: Any) -> tuple[Plain, Transport]:

@@ -11,12 +11,13 @@ from relay.edge.guard import Request, check
 from relay.edge.routing import Caller, Unroutable, begin, find
 from relay.edge.services import Services, Timeouts
 from relay.exchange.heads import Fields
-from relay.tunnels.hub import HoldBounds, Hub
-from relay.wire.errors import AwayCode
+from relay.tunnels.hold import HoldBounds
+from relay.tunnels.hub import Hub
 from tests.edge.visits import Place
 from tests.exchange.test_outgoing import Log
 from tests.mux.ends import settle
 from tests.support.clock import virtual
+from tests.tunnels.agents import a_metering
 
 
 def a_request(host: bytes = b"demo.tunnels.localhost", method: bytes = b"GET", fields: Fields | None = None) -> Request:
@@ -78,7 +79,7 @@ async def test_links_that_take_nothing_new_are_no_reason_to_say_unknown() -> Non
     """A tunnel whose only link is on its way out is offline for the moment."""
     place = Place()
     await place.agent()
-    place.services.hub.tunnels["demo"].links[0].session.go_away(AwayCode.SHUTDOWN, "")
+    place.services.hub.tunnels["demo"].links[0].session.leaving = True
     with pytest.raises(Unroutable) as caught:
         find(place.services, a_request())
     assert caught.value.code is Code.AGENT_OFFLINE
@@ -160,7 +161,7 @@ async def test_why_a_stream_could_not_be_opened() -> None:
     for _ in range(link.session.options.max_streams):
         begin_there(place, a_request(), Caller(place.services, "192.0.2.7", trusted=False))
     assert code_of(a_request()) is Code.TOO_MANY_STREAMS
-    link.session.go_away(AwayCode.SHUTDOWN, "")
+    link.session.leaving = True
     assert code_of(a_request()) is Code.AGENT_OFFLINE
 
 
@@ -177,7 +178,7 @@ async def test_why_a_stream_could_not_be_opened() -> None:
 )
 def test_who_asks(trusted: bool, chain: list[bytes], address: str) -> None:
     """The peer, or behind trusted proxies the visitor that they name last; nobody else is believed."""
-    hub = Hub(HoldBounds(), lambda *_: None)
+    hub = Hub(HoldBounds(), a_metering(), lambda *_: None)
     services = Services(hub, "tunnels.localhost", Timeouts(), trusted=(ip_network("192.0.2.0/24"),) * trusted)
     request = a_request(fields=[(b"X-Forwarded-For", value) for value in chain])
     assert Caller(services, "192.0.2.7", trusted).who(request) == address

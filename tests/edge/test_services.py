@@ -7,11 +7,13 @@ from ipaddress import ip_network
 import pytest
 
 from relay.edge.services import Services, Timeouts, http_date
-from relay.tunnels.hub import HoldBounds, Hub
+from relay.tunnels.hold import HoldBounds
+from relay.tunnels.hub import Hub
+from tests.tunnels.agents import a_metering
 
 
 def services(*trusted: str) -> Services:
-    hub = Hub(HoldBounds(), lambda *_: None)
+    hub = Hub(HoldBounds(), a_metering(), lambda *_: None)
     return Services(hub, "tunnels.localhost", Timeouts(), trusted=tuple(ip_network(one) for one in trusted))
 
 
@@ -44,25 +46,6 @@ def test_proxies_are_trusted_by_network(address: str, trusted: bool) -> None:
     """Both families, single addresses too, and an IPv4 peer that a dual-stack socket shows as IPv6."""
     assert services("10.0.0.0/8", "192.0.2.9/32", "2001:db8::/32").trusts(address) is trusted
     assert services().trusts(address) is False
-
-
-def test_the_last_exchange_is_told_while_draining_only() -> None:
-    """Nobody is told before the drain, nor while another exchange runs."""
-    bag = services()
-    told: list[int] = []
-    bag.on_idle = lambda: told.append(bag.exchanges)
-    bag.exchanges = 1
-    bag.exchange_ended()
-    assert told == []
-    bag.draining = True
-    bag.exchanges = 2
-    bag.exchange_ended()
-    assert told == []
-    bag.exchange_ended()
-    assert told == [0]
-    bag.on_idle = None
-    bag.exchanges = 1
-    bag.exchange_ended()
 
 
 def test_a_date_is_written_as_http_wants_it() -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from ipaddress import ip_network
 
 import pytest
 
 from relay.edge.connection import LINGER
 from relay.edge.patience import RATE_SPAN
-from relay.edge.services import Timeouts
+from relay.edge.services import PRESSED, REFUSING, Timeouts
+from relay.tunnels.crowds import Crowd
+from relay.tunnels.hold import HoldBounds
 from relay.wire.errors import ResetCode
 from tests.edge.visits import GET, HIGH_WATER, HOST, Agent, Place, Visit, post, served
 from tests.mux.ends import settle
@@ -431,7 +434,7 @@ async def test_a_body_that_has_not_come_is_not_waited_for() -> None:
 @virtual
 async def test_too_many_connections_are_told_so() -> None:
     """One above the bound is answered and closed; others are served."""
-    place = Place(most_connections=2)
+    place = Place(crowd=Crowd(2, 2))
     agent = await place.agent()
     visits = [place.visit() for _ in range(3)]
     await settle()
@@ -440,6 +443,78 @@ async def test_too_many_connections_are_told_so() -> None:
     await visits[0].send(GET)
     await agent.answer(1)
     assert visits[0].sent == HELLO
+
+
+@virtual
+async def test_far_too_many_connections_are_reset() -> None:
+    """Above twice the bound none is worth an answer; room comes back as they leave."""
+    place = Place(crowd=Crowd(10, 2))
+    visits = [place.visit() for _ in range(6)]
+    await settle()
+    assert [(visit.code, visit.transport.aborted) for visit in visits] == [
+        *[(None, False)] * 2,
+        *[("overloaded", False)] * 2,
+        *[(None, True)] * 2,
+    ]
+    assert place.visit(peer=("192.0.2.8", 1)).code is None
+    for visit in visits:
+        visit.transport.abort()
+    await settle()
+    assert len(place.services.crowd) == len(place.services.visitors) == 1
+    assert place.visit().code is None
+
+
+@virtual
+async def test_the_bound_of_an_address_is_not_one_of_a_proxy() -> None:
+    """Those of a trusted proxy are bounded in all only; those of one IPv6 network together."""
+    place = Place(crowd=Crowd(10, 2), trusted=(ip_network("192.0.2.7"),))
+    assert [place.visit().code for _ in range(4)] == [None] * 4
+    several = [place.visit(peer=(f"2001:db8::{number}", 1)).code for number in range(3)]
+    assert several == [None, None, "overloaded"]
+
+
+# ---- short of memory
+
+
+@virtual
+async def test_while_memory_is_short_each_answer_is_the_last() -> None:
+    """Its own `Connection: close` says so, also of an answer of the relay's; what was promised before is kept."""
+    place, agent, visit = await served()
+    await agent.head(1, 200, [(b"Content-Length", b"5")])
+    place.services.level = PRESSED
+    await agent.data(1, b"hello")
+    await agent.end(1)
+    assert not visit.transport.fin_sent
+    await visit.send(GET)
+    await agent.answer(3)
+    assert visit.sent.count(b"Connection: close\r\n") == 1
+    assert visit.transport.fin_sent
+    other = place.visit()
+    await other.send(GET.replace(b"demo", b"none"))
+    assert other.code == "unknown_host"
+    assert b"Connection: close\r\n" in other.sent
+    place.services.level = 0
+    again = place.visit()
+    await again.send(GET)
+    await agent.answer(5)
+    assert again.sent == HELLO
+
+
+@virtual
+async def test_while_memory_is_shorter_no_request_is_taken() -> None:
+    """What began before goes on, also a request that is held."""
+    place, agent, _ = await served()
+    await agent.leave()
+    held = place.visit()
+    await held.send(GET)
+    place.services.level = REFUSING
+    new = place.visit()
+    await new.send(GET)
+    assert (new.code, new.statuses, new.transport.fin_sent) == ("overloaded", [503], True)
+    assert b"Retry-After: " in new.sent
+    agent = await place.agent(generation=2)
+    await agent.answer(1)
+    assert held.statuses == [200]
 
 
 # ---- held requests
@@ -502,6 +577,40 @@ async def test_what_a_held_request_makes_us_keep_is_bounded() -> None:
         visit.transport.arrive(post(bytes(100_000)) if not _ else bytes(10_000))
     assert not visit.transport.reading
     assert sum(map(len, visit.transport.arrived)) > 1_000_000 - 5 * 64 * 1024
+
+
+@virtual
+async def test_the_bytes_of_held_requests_are_bounded() -> None:
+    """Whatever each of them sends: all that is kept is counted, and who finds no room waits without being read."""
+    bounds = HoldBounds(10.0, bytes_per_name=200_000, bytes_in_all=300_000)
+    place = Place(hold=bounds)
+    await (await place.agent("demo", "other")).leave()
+    visits = [place.visit() for _ in range(16)]
+    for number, visit in enumerate(visits):
+        await visit.send(post(b"", length=60_000).replace(b"demo", b"demo" if number % 2 else b"other"))
+    for visit in visits:
+        for _ in range(20):
+            await visit.send(bytes(3000))
+    kept = {name: sum(len(v.visitor._buffer) for v in visits[at::2]) for at, name in enumerate(("other", "demo"))}
+    assert max(kept.values()) <= 200_000
+    assert 250_000 < sum(kept.values()) <= place.services.hub.held_bytes <= 300_000
+    assert not all(visit.transport.reading for visit in visits)
+    agent = await place.agent("demo", "other", generation=2)
+    await place.passes(1)
+    assert [len(agent.body(stream)) for stream, _, _ in agent.opened()] == [60_000] * 16
+    assert place.services.hub.held_bytes == 0
+
+
+@virtual
+async def test_a_request_for_which_there_is_no_room_is_not_held() -> None:
+    """It is told that its agent is away; a small one still finds room."""
+    place = Place(hold=HoldBounds(10.0, bytes_per_name=70_000))
+    await (await place.agent()).leave()
+    first, large, small = place.visit(), place.visit(), place.visit()
+    await first.send(post(bytes(40_000), length=50_000))
+    await large.send(post(bytes(40_000), length=50_000))
+    await small.send(GET)
+    assert [visit.code for visit in (first, large, small)] == [None, "agent_offline", None]
 
 
 # ---- upgrades
@@ -720,68 +829,3 @@ async def test_an_answered_upload_may_not_hang_for_ever() -> None:
     await place.passes(1000)
     assert visit.over
     assert place.services.exchanges == 0
-
-
-# ---- drain
-
-
-@virtual
-async def test_a_relay_that_drains_finishes_what_runs() -> None:
-    """Idle connections close, a running exchange ends with `Connection: close`, nothing new begins."""
-    place, agent, busy = await served()
-    idle, begun = place.visit(), place.visit()
-    await begun.send(GET[:20])
-    place.services.draining = True
-    for visitor in list(place.services.visitors):
-        visitor.shutdown()
-    await settle()
-    assert (idle.over, busy.over, begun.over) == (True, False, False)
-    await agent.answer(1)
-    assert b"Connection: close\r\n" in busy.sent
-    assert busy.transport.fin_sent
-
-
-@virtual
-async def test_what_outlives_the_grace_time_is_cut_as_an_abort() -> None:
-    """The agent hears a cancel, the visitor a reset, and no clean end."""
-    place, agent, visit = await served()
-    await agent.head(1)
-    for visitor in list(place.services.visitors):
-        visitor.cut()
-    await settle()
-    assert visit.transport.aborted
-    assert not visit.sent.endswith(b"0\r\n\r\n")
-    assert agent.cut(1) is ResetCode.CANCEL
-    assert place.services.exchanges == 0
-
-
-@virtual
-async def test_an_answer_that_is_complete_is_not_cut() -> None:
-    """The grace time is over: what is written is written, and an idle connection is closed as at any other time."""
-    place, agent, visit = await served()
-    idle, begun = place.visit(), place.visit()
-    await begun.send(GET[:20])
-    place.services.draining = True
-    visit.transport.stuck = True
-    await agent.answer(1)
-    for visitor in list(place.services.visitors):
-        visitor.cut()
-    await settle()
-    assert not visit.transport.aborted
-    visit.transport.take()
-    assert visit.transport.fin_sent
-    assert (idle.over, idle.transport.aborted) == (True, False)
-    assert begun.over
-
-
-@virtual
-async def test_held_requests_are_told_that_the_relay_stops() -> None:
-    """By their own code."""
-    place = Place()
-    await (await place.agent()).leave()
-    visit = place.visit()
-    await visit.send(GET)
-    place.services.draining = True
-    place.services.hub.give_up()
-    assert visit.code == "draining"
-    assert visit.transport.fin_sent

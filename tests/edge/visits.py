@@ -13,7 +13,7 @@ from relay.edge.connection import Connection
 from relay.edge.services import Services, Timeouts
 from relay.edge.visitor import Visitor
 from relay.exchange.heads import Fields, RequestHead, ResponseHead, decode_request, encode_fields, encode_response
-from relay.tunnels.hub import HoldBounds
+from relay.tunnels.hold import HoldBounds
 from relay.wire import frames
 from relay.wire.errors import ResetCode
 from relay.wire.frames import decode_reset, encode, encode_credit, encode_reset
@@ -228,8 +228,9 @@ class Visit:
 class Place:
     """One relay's visitors' side with a hub, and an agent for the name `demo`."""
 
-    def __init__(self, *, hold: float = 10.0, timeouts: Timeouts | None = None, **services: Any) -> None:
-        self.house = House(Keys(), HoldBounds(hold, per_name=4, in_all=6))
+    def __init__(self, *, hold: float | HoldBounds = 10.0, timeouts: Timeouts | None = None, **services: Any) -> None:
+        bounds = hold if isinstance(hold, HoldBounds) else HoldBounds(hold, per_name=4, in_all=6)
+        self.house = House(Keys(), bounds)
         self.house.kind = Agent
         self.services = Services(self.house.hub, "tunnels.localhost", timeouts or Timeouts(), **services)
         self.loop = asyncio.get_running_loop()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Self
+from typing import Any, Self
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -45,10 +45,21 @@ class HandAgent:
         self.opened: list[bytes] = []
         """Targets of the requests that came."""
         self.ended = asyncio.Event()
+        self._connecting: dict[str, Any] = {}
         self._port = port
         self._hello = hello
         self._connection: ClientConnection
         self._reading: asyncio.Task[None] | None = None
+
+    def at(self, source: str) -> Self:
+        """The same, from that address of this machine."""
+        self._connecting["local_addr"] = (source, 0)
+        return self
+
+    def named(self, address: str) -> Self:
+        """The same, through a proxy that says it comes from there; the relay has to trust 127.0.0.1 for that."""
+        self._connecting["additional_headers"] = {"X-Forwarded-For": address}
+        return self
 
     async def __aenter__(self) -> Self:
         self._connection = await connect(
@@ -58,6 +69,7 @@ class HandAgent:
             ping_interval=None,
             close_timeout=1,
             proxy=None,
+            **self._connecting,
         )
         await self._send(frames.HELLO, 0, encode_hello(self._hello))
         answered: asyncio.Future[Welcome | Refused] = asyncio.get_running_loop().create_future()

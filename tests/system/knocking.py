@@ -1,7 +1,8 @@
 """Many strangers at a relay's agents' listener, from a process of their own: so many a second, and what each was told.
 
 The process reads one JSON command a line on stdin and answers each on stdout; it ends when stdin does. Every hello has
-a connection of its own, as a relay ends it with its refusal; requests to the API follow one another on a few.
+a connection of its own, as a relay ends it with its refusal, and comes from an address of its own, for a relay that
+is `TRUSTING`; requests to the API follow one another on a few.
 """
 
 from __future__ import annotations
@@ -28,8 +29,11 @@ MOST_AT_ONCE = 40
 KEPT = 8
 UPGRADE = (
     f"GET {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13"
-    f"\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n"
+    f"\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n"
 ).encode()
+# As a proxy that is trusted names them: from one address a relay takes only so many hellos that it has to refuse.
+TRUSTING = ("--trusted-proxies", "127.0.0.1/32")
+FROM_ONE_NETWORK = 5000
 BARE = b""
 """Instead of a hello: nothing, the connection is ended when the handshake is done."""
 WELCOMED = b'{"session":'
@@ -91,14 +95,15 @@ class Knocker(Child):
 class _Stranger(asyncio.Protocol):
     """Shakes hands, says hello, and keeps what it is told until the relay ends the connection."""
 
-    def __init__(self, hello: bytes) -> None:
+    def __init__(self, hello: bytes, number: int) -> None:
         self.hello: bytes | None = hello
+        self._named = f"X-Forwarded-For: {_address(number)}\r\n\r\n".encode()
         self.heard = b""
         self.gone: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.write(UPGRADE)
+        self._transport.write(UPGRADE + self._named)
 
     def data_received(self, data: bytes) -> None:
         self.heard += data
@@ -143,12 +148,18 @@ class _Caller(asyncio.Protocol):
             self._answer.set_result(b"HTTP/1.1 000 lost")
 
 
-async def _hello(port: int, raw: bytes, callers: asyncio.Queue[_Caller]) -> bytes:
-    _, stranger = await asyncio.get_running_loop().create_connection(lambda: _Stranger(raw), "127.0.0.1", port)
+def _address(number: int) -> str:
+    """Of the stranger with this number: 250 of one network take turns, so that none of them comes often."""
+    return f"198.18.{number // FROM_ONE_NETWORK % 256}.{number % 250 + 1}"
+
+
+async def _hello(port: int, raw: bytes, number: int, callers: asyncio.Queue[_Caller]) -> bytes:
+    loop = asyncio.get_running_loop()
+    _, stranger = await loop.create_connection(lambda: _Stranger(raw, number), "127.0.0.1", port)
     return await stranger.gone
 
 
-async def _request(port: int, raw: bytes, callers: asyncio.Queue[_Caller]) -> bytes:
+async def _request(port: int, raw: bytes, number: int, callers: asyncio.Queue[_Caller]) -> bytes:
     caller = await callers.get()
     if caller.transport.is_closing():
         caller = await _call(port)
@@ -163,7 +174,7 @@ async def _call(port: int) -> _Caller:
     return caller
 
 
-async def _knock(command: dict[str, Any]) -> None:
+async def _knock(command: dict[str, Any], knocked: int) -> None:
     loop = asyncio.get_running_loop()
     raw = [base64.b64decode(text) for text in command["raw"]]
     port, count, rate, hellos = command["port"], command["count"], command["rate"], command["do"] == "hellos"
@@ -174,11 +185,11 @@ async def _knock(command: dict[str, Any]) -> None:
 
     async def one(number: int) -> None:
         async with room:
-            heard.append(await do(port, raw[number % len(raw)], callers))
+            heard.append(await do(port, raw[number % len(raw)], number, callers))
 
     began, tasks = loop.time(), []
     for number in range(count):
-        tasks.append(loop.create_task(one(number)))
+        tasks.append(loop.create_task(one(knocked + number)))
         early = began + number / rate - loop.time()
         if early > 0.001:
             await asyncio.sleep(early)
@@ -197,8 +208,11 @@ def _word(heard: bytes, hellos: bool) -> str:
 
 
 async def _main() -> None:
+    knocked = 0
     while line := await asyncio.to_thread(sys.stdin.buffer.readline):  # of any length
-        await _knock(json.loads(line))
+        command = json.loads(line)
+        await _knock(command, knocked)
+        knocked += command["count"]
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from tests.support.processes import DOMAIN, RelayProcess
 from tests.support.rawhttp import RawClient
 from tests.system.forger import forged_keys, forged_requests, id_of, signing_secret
 from tests.system.handagent import HandAgent
-from tests.system.knocking import BARE, Knocker, hello_of, request_of
+from tests.system.knocking import BARE, TRUSTING, Knocker, hello_of, request_of
 
 __all__ = ["postgres", "postgres_template", "sqlite_template"]
 
@@ -59,7 +59,7 @@ class Forged:
 async def test_each_is_refused_while_the_registry_is_away(postgres: Postgres, postgres_template: str) -> None:
     """At once and for good, since nobody has to be asked; a good key is told to come again."""
     with postgres.database(postgres_template) as url:
-        async with RelayProcess(env={"RELAY_DATABASE_URL": url}) as relay, Knocker() as knocker:
+        async with RelayProcess(args=TRUSTING, env={"RELAY_DATABASE_URL": url}) as relay, Knocker() as knocker:
             good = await relay.api.mint()
             forged = Forged.at(relay, good)
             postgres.away(url)
@@ -112,11 +112,11 @@ def data(tmp_path: Path) -> Path:
 
 
 async def test_what_they_leave_in_the_registry(data: Path) -> None:
-    """Nothing while they come; then one row for where they came from, with how often and why. A key that is known has
-    one row for each reason too.
+    """Nothing while they come; then one row for each network that they came from, with how often and why. A key that is
+    known has one row for each reason too.
     """
     async with contextlib.AsyncExitStack() as stack:
-        relay = await stack.enter_async_context(RelayProcess(data))
+        relay = await stack.enter_async_context(RelayProcess(data, args=TRUSTING))
         book = stack.enter_context(contextlib.closing(Book(data)))
         knocker = await stack.enter_async_context(Knocker())
         good, revoked, asking = [await relay.api.mint() for _ in range(3)]
@@ -162,9 +162,9 @@ def check_rows(book: Book, good: str, revoked: str, asking: str) -> None:
         summaries = book.rows("refusals.summary")
         for _, subject, counts in summaries:
             sums[subject].update({code: int(str(count)) for code, count in counts.items()})
-        assert len(summaries) == 4
-        assert sums["127.0.0.0/24"].total() == 800
-        assert {"mistyped", "malformed", "algorithm", "type", "signer", "signature"} == sums["127.0.0.0/24"].keys()
+        assert len(summaries) == 5
+        assert (sums["198.18.0.0/24"].total(), sums["127.0.0.0/24"].total()) == (700, 100)
+        assert {"mistyped", "malformed", "algorithm", "type", "signer", "signature"} == sums["198.18.0.0/24"].keys()
         assert sums[good] == {"bad_key": 39, "expired": 9}
         assert (sums[revoked], sums[asking]) == ({"revoked": 49}, {"revoked": 29})
 
@@ -291,7 +291,7 @@ async def test_a_thousand_a_second_cost_little() -> None:
     at, and a forged request more than one without a key. A connection with its handshake costs more than the check;
     what all of it takes is printed, and what the dearest way to forge does.
     """
-    async with RelayProcess() as relay, Knocker() as knocker:
+    async with RelayProcess(args=TRUSTING) as relay, Knocker() as knocker:
         good = relay.key_file.read_text().strip()
         forged = Forged.at(relay, good)
         async with visited(relay, good) as visits:

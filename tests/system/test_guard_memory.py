@@ -22,6 +22,7 @@ KIB = 1024
 A_CONNECTION = 64 * KIB
 A_STREAM = 16 * KIB
 STREAM_WINDOW = 64 * KIB
+FROM_ONE = 900
 # Longer than the test takes, so that no connection ends before its time.
 PATIENT = ["--head-timeout", "120", "--idle-timeout", "120"]
 
@@ -74,7 +75,9 @@ class Crowd:
             await asyncio.gather(*(self._one(kind) for _ in range(start, min(start + 100, kind.count))))
 
     async def _one(self, kind: Kind) -> None:
-        visitor = await RawClient.connect(self._port, timeout=30)
+        # Not all from one address, of which a relay takes only so many.
+        source = f"127.0.0.{2 + len(self._all) // FROM_ONE}"
+        visitor = await RawClient.connect(self._port, timeout=30, source=source)
         self._all.append(visitor)
         if not kind.reads:
             visitor.stream.pause()

@@ -29,13 +29,13 @@ from tests.support.rawhttp import exchange
 from tests.system.canaries import Talkative
 from tests.system.forger import child, forged_keys, id_of, parts_of, signing_secret
 from tests.system.handagent import HandAgent
-from tests.system.knocking import Knocked, Knocker, hello_of, request_of
+from tests.system.knocking import TRUSTING, Knocked, Knocker, hello_of, request_of
 from tests.system.leaks import MOST_WORD, public_of, secrets_of, texts_of, values_of, words_of
 
 __all__ = ["postgres", "postgres_template", "sqlite_template"]
 
 TABLES = ("ledger", "projects", "keys", "subdomains", "audit", "signers", "usage")
-LOUD = ["--log-level", "debug"]
+LOUD = ["--log-level", "debug", *TRUSTING]
 PRIVATE = "private"
 LEAST_WORD = 4 if CHAOS else 12
 
@@ -78,8 +78,8 @@ async def live(relay: RelayProcess, stack: contextlib.AsyncExitStack) -> Life:
     for dead in (id_of(gone), id_of(revoked), second.id):
         await relay.api.do("POST", f"/keys/{dead}/revoke", {"cascade": True})
     wrong = [*forged_keys(key, signing_secret(relay.data)).values(), revoked, visitor, one.key, relay.api.key, other]
-    for shown in wrong:
-        async with HandAgent(port, Hello("k", 0, 1, shown, (PRIVATE,))) as refused:
+    for number, shown in enumerate(wrong):
+        async with HandAgent(port, Hello("k", 0, 1, shown, (PRIVATE,))).named(f"198.51.100.{number}") as refused:
             assert isinstance(refused.answer, Refused)
     await misplace(relay, [key, visitor, one.key, relay.api.key, revoked])
     return Life(relay, one, key, visitor)
@@ -135,7 +135,8 @@ async def steal(life: Life, values: list[object], folder: Path) -> Loot:
     relay = life.relay
     folder.mkdir()
     for file in relay.data.iterdir():
-        if file.name not in {"operator.key", "signing.key", relay.key_file.name}:  # what no copy of these has
+        # What no copy has is left out, and what is no file.
+        if file.is_file() and file.name not in {"operator.key", "signing.key", relay.key_file.name}:
             shutil.copyfile(file, folder / file.name)
     raw = b"\n".join(file.read_bytes() for file in sorted(folder.iterdir()))
     log = [relay.stderr, *relay.lines, json.dumps(relay.events)]

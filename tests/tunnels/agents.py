@@ -5,17 +5,20 @@ A `Knocker` says what a test tells it to say and answers pings, or not; nothing 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from relay.keys.scopes import Scope
+from relay.limits.pacing import Pacer
 from relay.mux.carrier import ROOM
 from relay.mux.session import SessionOptions
 from relay.tunnels.admission import Principal
 from relay.tunnels.doorway import Doorway, DoorwayOptions
-from relay.tunnels.hub import HoldBounds, Hub
+from relay.tunnels.hold import HoldBounds
+from relay.tunnels.hub import Hub
+from relay.tunnels.metering import Metering
 from relay.wire import frames
-from relay.wire.access import AccessRules
 from relay.wire.frames import encode
 from relay.wire.hello import (
     Hello,
@@ -39,6 +42,8 @@ class Keys:
         self.asked: list[str] = []
         self.fail: Exception | None = None
         self.second_thought: Refused | None = None
+        self.told: list[tuple[str, str]] = []
+        """(key, code) of refusals that it heard of."""
         self.scope = Scope()
 
     async def admit(self, hello: Hello, address: str) -> Principal | Refused:
@@ -50,6 +55,9 @@ class Keys:
     def last_word(self, principal: Principal, names: tuple[str, ...]) -> Refused | None:
         return self.second_thought
 
+    def refused(self, principal: Principal, names: tuple[str, ...], address: str, refused: Refused) -> None:
+        self.told.append((principal.key_id, refused.code))
+
     def _judge(self, key: str) -> Principal | Refused:
         self.asked.append(key)
         if self.fail is not None:
@@ -60,13 +68,26 @@ class Keys:
         return Principal(project, f"id of {key}", scope=self.scope)
 
 
+def a_metering(plans: Mapping[str, Scope] | None = None) -> Metering:
+    """Of a node whose projects have these plans, or none, in January 1970."""
+    known = {} if plans is None else plans
+
+    def time() -> float:
+        return asyncio.get_running_loop().time()
+
+    pacer = Pacer(time, lambda delay, call: asyncio.get_running_loop().call_later(delay, call))
+    return Metering(lambda project: known.get(project, Scope()), pacer, time, time)
+
+
 class House:
     """A hub behind a doorway, and what the hub reported."""
 
     def __init__(self, keys: Keys | None = None, hold: HoldBounds | None = None, **options: Any) -> None:
         self.reports: list[tuple[str, tuple[str, ...]]] = []
+        self.plans: dict[str, Scope] = {}
         self.kind: type[Knocker] = Knocker
-        self.hub = Hub(hold or HoldBounds(), lambda event, names, _: self.reports.append((event, names)))
+        self.metering = a_metering(self.plans)
+        self.hub = Hub(hold or HoldBounds(), self.metering, lambda event, names, _: self.reports.append((event, names)))
         self.keys = keys or Keys()
         self.doorway = Doorway(
             self.hub,
@@ -113,10 +134,10 @@ class Knocker(RawPeer):
         generation: int = 1,
         key: str = "good",
         versions: tuple[int, ...] = (1,),
-        access: Mapping[str, AccessRules] | None = None,
+        **rules: Any,
     ) -> None:
-        """Says hello, and lets the answer come."""
-        said = Hello(instance, slot, generation, key, names or ("demo",), versions, access=access or {})
+        """Says hello, and lets the answer come; `rules` are the hello's `access` and `limits`."""
+        said = Hello(instance, slot, generation, key, names or ("demo",), versions, **rules)
         await self.send(encode(frames.HELLO, 0, encode_hello(said)))
 
     async def renew(self, key: str) -> None:

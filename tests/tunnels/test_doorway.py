@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from relay.keys.scopes import Scope
 from relay.tunnels.admission import Principal
-from relay.tunnels.doorway import HELLO_WITHIN, PROBE_WITHIN
+from relay.tunnels.crowds import FAILURES_AT_ONCE
+from relay.tunnels.doorway import HASTY, HASTY_WEIGHT, HELLO_WITHIN, PROVEN_WEIGHT
+from relay.tunnels.rivals import PROBE_WITHIN
 from relay.wire import frames
 from relay.wire.errors import AwayCode
 from relay.wire.frames import encode, encode_going_away
@@ -259,7 +262,8 @@ async def test_a_twin_that_was_sent_away_finishes_what_it_carries() -> None:
     session = house.hub.tunnels["demo"].links[0].session
     owner = Owner()
     owner.stream = session.open(b"request", True, owner)
-    session.go_away(AwayCode.SHUTDOWN, "all numbers are used up")
+    session._last_id = frames.MAX_STREAM_ID - 4
+    session.open(b"the last", True, Owner())
     new = await house.agent(generation=2)
     assert new.welcome is not None
     assert [link.generation for link in house.hub.tunnels["demo"].links] == [2]
@@ -433,6 +437,147 @@ async def test_strangers_that_come_and_go_are_not_remembered() -> None:
     assert all(agent.welcome is not None for agent in agents)
 
 
+# ---- strangers that come in vain
+
+
+async def failures_of(*knocks: Callable[[House], Awaitable[object]], keys: Keys | None = None) -> float:
+    """What such a visit at the door counts."""
+    house = House(keys)
+    await house.agent("taken", instance="holder")
+    for knock in knocks:
+        await knock(house)
+    bucket = house.doorway.failures._buckets.get("192.0.2.1")
+    return 0.0 if bucket is None else FAILURES_AT_ONCE - bucket.tokens
+
+
+async def hang_up(house: House) -> None:
+    knocker = house.knock()
+    await settle()
+    await knocker.leave()
+
+
+async def hang_up_late(house: House) -> None:
+    knocker = house.knock()
+    await asyncio.sleep(HASTY)
+    await knocker.leave()
+
+
+async def talk_nonsense(house: House) -> None:
+    knocker = house.knock()
+    await knocker.send(b"nonsense")
+
+
+async def say_hello_and_go(house: House) -> None:
+    house.keys.admit = lambda *_: asyncio.sleep(60)  # type: ignore[method-assign,assignment]
+    knocker = house.knock()
+    await knocker.hello("x")
+    await knocker.leave()
+
+
+async def wait_in_vain(house: House) -> None:
+    house.knock()
+    await asyncio.sleep(HELLO_WITHIN + 1)
+
+
+@pytest.mark.parametrize(
+    ("knock", "weight"),
+    [
+        (lambda house: house.agent("x", key="stolen"), 1.0),
+        (lambda house: house.agent("x", versions=(9,)), 1.0),
+        (lambda house: house.agent("taken", instance="rival"), PROVEN_WEIGHT),
+        (lambda house: house.agent("taken", instance="holder", generation=0), PROVEN_WEIGHT),
+        (wait_in_vain, PROVEN_WEIGHT),
+        (hang_up, HASTY_WEIGHT),
+        (talk_nonsense, HASTY_WEIGHT),
+        (say_hello_and_go, HASTY_WEIGHT),
+        (hang_up_late, 0.0),
+        (lambda house: house.agent("free", instance="welcome"), 0.0),
+    ],
+)
+@virtual
+async def test_what_counts_as_coming_in_vain(knock: Callable[[House], Awaitable[object]], weight: float) -> None:
+    """A refusal, less where the key was a good one; a handshake for nothing, much less; no patience that ended."""
+    assert await failures_of(knock) == pytest.approx(weight)
+
+
+@pytest.mark.parametrize("code", ["overloaded", "registry_unavailable"])
+@virtual
+async def test_what_is_the_relays_own_doing_is_not_counted(code: str) -> None:
+    """Whoever is told to come again comes again."""
+    house = House()
+    house.keys.second_thought = Refused(code, "Later.", 1.0)
+    assert (await house.agent("x")).refused_as == (code, 1.0)
+    house.doorway.go_away("restarting")
+    await house.agent("y")
+    full = House(most_strangers=0)
+    full.knock()
+    await settle()
+    assert not house.doorway.failures._buckets
+    assert not full.doorway.failures._buckets
+
+
+@virtual
+async def test_strangers_of_one_ipv6_network_are_one() -> None:
+    """Whoever has one address of it has them all."""
+    house = House(most_strangers_per_address=2)
+    knockers = [house.knock(f"2001:db8:1:2::{number}") for number in range(3)]
+    elsewhere = house.knock("2001:db8:1:3::1")
+    await settle()
+    assert [knocker.refused is None for knocker in knockers] == [True, True, False]
+    assert elsewhere.refused is None
+
+
+@virtual
+async def test_the_links_of_one_key_are_bounded() -> None:
+    """Those included that left and have not ended; another key has its own; who leaves makes room."""
+    house = House(Keys(other="default"), most_links_per_key=2)
+    one = await house.agent("one", instance="a")
+    await house.agent("two", instance="b")
+    late = await house.agent("three", instance="c")
+    assert late.refused_as == ("too_many", 10.0)
+    await one.send(encode_going_away(AwayCode.SHUTDOWN, 0, "bye"))
+    assert (await house.agent("three", instance="c")).refused_as == ("too_many", 10.0)
+    assert (await house.agent("three", instance="c", key="other")).welcome is not None
+    await one.leave()
+    assert (await house.agent("four", instance="d")).welcome is not None
+
+
+@virtual
+async def test_a_link_that_was_renewed_counts_for_its_new_key() -> None:
+    """And no longer for the old one."""
+    house = House(Keys(newer="default"), most_links_per_key=1)
+    agent = await house.agent("one", instance="a")
+    await agent.renew("newer")
+    assert agent.renewed
+    assert (await house.agent("two", instance="b", key="newer")).refused_as[0] == "too_many"
+    other = await house.agent("two", instance="b")
+    assert other.welcome is not None
+    await agent.leave()
+    await other.leave()
+    assert not house.hub.by_key
+
+
+@virtual
+async def test_admission_hears_why_an_admitted_key_was_refused_all_the_same() -> None:
+    """For the audit: names that are taken, older links, too much of something; at a renewal too."""
+    house = House(Keys(other="another project"))
+    agent = await house.agent("demo", instance="a", generation=5)
+    await house.agent("demo", instance="b")
+    await house.agent("demo", instance="a", generation=4)
+    await house.agent("demo", instance="c", key="other")
+    house.keys.scope = Scope(tunnels=1)
+    await house.agent("more", instance="d")
+    house.keys.second_thought = Refused("revoked", "It was revoked.")
+    await agent.renew("good")
+    assert house.keys.told == [
+        ("id of good", "name_taken"),
+        ("id of good", "stale_generation"),
+        ("id of other", "name_taken"),
+        ("id of good", "too_many"),
+        ("id of good", "revoked"),
+    ]
+
+
 # ---- renewal
 
 
@@ -493,14 +638,32 @@ async def test_renewals_come_one_at_a_time() -> None:
 
 @virtual
 async def test_a_doorway_that_goes_away_takes_nobody_new() -> None:
-    """Agents are told and may finish; whoever comes is asked to come again."""
+    """Agents are told and go on serving what they have, new requests too; whoever comes is asked to come again."""
     house = House()
-    agent = await house.agent()
+    agent, stranger = await house.agent(), house.knock()
     house.doorway.go_away("restarting")
     await settle()
     assert agent.verdict == (AwayCode.SHUTDOWN, "restarting")
     assert agent.lost is None
-    assert (await house.agent(instance="b")).refused_as == ("overloaded", 1.0)
+    link = house.hub.tunnels["demo"].choose()
+    assert link is not None
+    link.session.open(b"request", True, Owner())
+    assert stranger.refused_as == ("draining", 0.25)
+    assert (await house.agent(instance="b")).refused_as == ("draining", 0.25)
+
+
+@virtual
+async def test_whose_key_is_judged_when_the_relay_goes_away_hears_it_with_the_verdict() -> None:
+    """No link comes up on a relay that has just sent all of them away."""
+    house = House()
+    holder, late = await house.agent("held", instance="h"), house.knock()
+    await asyncio.sleep(1.0)
+    holder.answers = False
+    await late.hello("held", instance="b")
+    assert late.refused is None
+    house.doorway.go_away("restarting")
+    await asyncio.sleep(1.0)
+    assert late.refused_as == ("draining", 0.25)
 
 
 @virtual

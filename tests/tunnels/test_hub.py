@@ -7,14 +7,15 @@ import asyncio
 import pytest
 
 from relay.keys.scopes import Scope
-from relay.mux.session import Session, SessionOptions
-from relay.tunnels import hub as hub_room
+from relay.mux.session import Session
 from relay.tunnels.admission import Principal
-from relay.tunnels.hub import LOAD_SPAN, LOAD_STEP, HoldBounds, Hub, Link
+from relay.tunnels.hold import HoldBounds
+from relay.tunnels.hub import LOAD_SPAN, LOAD_STEP, Hub, Link
 from relay.wire.errors import AwayCode
 from tests.mux.ends import Side
 from tests.support.carriers import pair
 from tests.support.clock import virtual
+from tests.tunnels.agents import a_metering
 
 
 def a_session() -> Session:
@@ -47,7 +48,9 @@ def a_hub(
     seconds: float = 10.0, per_name: int = 256, in_all: int = 1000
 ) -> tuple[Hub, list[tuple[str, tuple[str, ...]]]]:
     reports: list[tuple[str, tuple[str, ...]]] = []
-    return Hub(HoldBounds(seconds, per_name, in_all), lambda event, names, _: reports.append((event, names))), reports
+    bounds = HoldBounds(seconds, per_name, in_all)
+    hub = Hub(bounds, a_metering(), lambda event, names, _: reports.append((event, names)))
+    return hub, reports
 
 
 # ---- names and links
@@ -137,9 +140,9 @@ async def test_a_request_takes_the_lower_slot_of_two_idle_links() -> None:
     hub.attach(low)
     tunnel = hub.tunnels["demo"]
     assert tunnel.choose() is low
-    low.session.go_away(AwayCode.SHUTDOWN, "")
+    low.session.leaving = True
     assert tunnel.choose() is high
-    high.session.go_away(AwayCode.SHUTDOWN, "")
+    high.session.leaving = True
     assert tunnel.choose() is None
 
 
@@ -181,178 +184,6 @@ async def test_little_traffic_stays_together() -> None:
         await asyncio.sleep(0.01)
 
 
-# ---- held requests
-
-
-@virtual
-async def test_a_request_is_held_until_an_agent_is_back() -> None:
-    """After the drop it waits; the new link gets it, whoever the agent is; it is counted as long as it waits."""
-    hub, _ = a_hub()
-    hub.attach(link := a_link())
-    hub.detach(link)
-    waiting = [Waiting() for _ in range(3)]
-    assert all(hub.hold("demo", one) for one in waiting)
-    assert hub.held == 3
-    await asyncio.sleep(9.9)
-    back = a_link(instance="b")
-    hub.attach(back)
-    assert [one.link for one in waiting] == [back] * 3
-    assert hub.held == 0
-    await asyncio.sleep(60)
-    assert not any(one.given_up for one in waiting)
-
-
-@virtual
-async def test_a_held_request_is_given_up_when_nobody_comes() -> None:
-    """All that wait are told when the time since the drop is over; nobody is held for the name any more."""
-    hub, _ = a_hub(seconds=10.0)
-    hub.attach(link := a_link())
-    hub.detach(link)
-    early, late = Waiting(), Waiting()
-    assert hub.hold("demo", early)
-    await asyncio.sleep(9.0)
-    assert hub.hold("demo", late)
-    await asyncio.sleep(0.9)
-    assert early.given_up == 0
-    await asyncio.sleep(0.2)
-    assert (early.given_up, late.given_up, hub.held) == (1, 1, 0)
-    assert not hub.hold("demo", Waiting())
-    assert hub.known("demo")
-    hub.attach(a_link())
-    assert (early.link, late.link) == (None, None)
-
-
-@virtual
-async def test_nobody_is_held_for_a_name_that_never_was() -> None:
-    """Nor for one that is alive."""
-    hub, _ = a_hub()
-    assert not hub.hold("demo", Waiting())
-    hub.attach(a_link())
-    assert not hub.hold("demo", Waiting())
-    assert hub.held == 0
-
-
-@virtual
-async def test_the_time_begins_anew_with_each_drop() -> None:
-    """An agent that comes and goes: the second drop holds for its whole time."""
-    hub, _ = a_hub(seconds=10.0)
-    for _ in range(3):
-        hub.attach(link := a_link())
-        hub.detach(link)
-        await asyncio.sleep(8.0)
-        waiting = Waiting()
-        assert hub.hold("demo", waiting)
-        assert waiting.given_up == 0
-    await asyncio.sleep(2.1)
-    assert hub.held == 0
-
-
-@virtual
-async def test_what_is_held_is_bounded_per_name_and_in_all() -> None:
-    """One more is not held; room comes back when one is released, and only for who waits."""
-    hub, _ = a_hub(per_name=2, in_all=3)
-    for name in ("x", "y"):
-        hub.attach(link := a_link(name))
-        hub.detach(link)
-    first, second, third = Waiting(), Waiting(), Waiting()
-    assert hub.hold("x", first)
-    assert hub.hold("x", second)
-    assert not hub.hold("x", third)
-    assert hub.hold("y", third)
-    assert not hub.hold("y", Waiting())
-    hub.release("x", third)
-    hub.release("z", first)
-    assert hub.held == 3
-    hub.release("x", first)
-    hub.release("x", first)
-    assert hub.held == 2
-    assert hub.hold("y", first)
-    hub.attach(link := a_link("x", "y"))
-    assert (first.link, second.link, third.link, hub.held) == (link, link, link, 0)
-
-
-@pytest.mark.parametrize("seconds", [0.0])
-@virtual
-async def test_holding_can_be_switched_off(seconds: float) -> None:
-    """With no time at all a request is not held beyond the turn of the loop."""
-    hub, _ = a_hub(seconds=seconds)
-    hub.attach(link := a_link())
-    hub.detach(link)
-    waiting = Waiting()
-    if hub.hold("demo", waiting):
-        await asyncio.sleep(0.001)
-        assert waiting.given_up == 1
-    assert hub.held == 0
-
-
-@virtual
-async def test_giving_up_tells_everybody_now() -> None:
-    """When the relay stops nobody waits for its time; agents that still come find nobody."""
-    hub, _ = a_hub()
-    waiting = []
-    for name in ("x", "y", "z"):
-        hub.attach(link := a_link(name))
-        hub.detach(link)
-        waiting.append(Waiting())
-        assert hub.hold(name, waiting[-1])
-    hub.give_up()
-    hub.give_up()
-    assert [one.given_up for one in waiting] == [1, 1, 1]
-    assert hub.held == 0
-    assert not hub.hold("x", Waiting())
-    await asyncio.sleep(60)
-    assert [one.given_up for one in waiting] == [1, 1, 1]
-
-
-@virtual
-async def test_names_that_are_offline_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest is forgotten first, and who still waits for it is told."""
-    monkeypatch.setattr(hub_room, "MOST_OFFLINE", 3)
-    hub, _ = a_hub()
-    waiting = Waiting()
-    for name in ("a", "b", "c", "d", "e"):
-        hub.attach(link := a_link(name))
-        hub.detach(link)
-        if name == "a":
-            assert hub.hold("a", waiting)
-    assert [hub.known(name) for name in ("a", "b", "c", "d", "e")] == [False, False, True, True, True]
-    assert waiting.given_up == 1
-    assert hub.held == 0
-    await asyncio.sleep(11)
-    assert hub.known("e")
-
-
-@virtual
-async def test_a_waiter_may_leave_while_others_are_told() -> None:
-    """A request that is told may cause another one's release in the same turn."""
-    hub, _ = a_hub()
-    hub.attach(link := a_link())
-    hub.detach(link)
-    last = Waiting()
-
-    class Pushing(Waiting):
-        def on_given_up(self) -> None:
-            super().on_given_up()
-            hub.release("demo", last)
-
-        def on_ready(self, link: Link) -> None:
-            super().on_ready(link)
-            hub.release("demo", last)
-
-    pushing = Pushing()
-    assert hub.hold("demo", pushing)
-    assert hub.hold("demo", last)
-    await asyncio.sleep(11)
-    assert pushing.given_up == 1
-    assert hub.held == 0
-
-
-def test_the_room_holds_no_more_than_it_says() -> None:
-    """The defaults are those of the settings: ten seconds."""
-    assert HoldBounds().seconds == 10.0
-    assert SessionOptions(opener=True).opener
-
-
 # ---- scope, and the end for good
 
 
@@ -377,22 +208,9 @@ async def test_nobody_waits_for_an_agent_that_was_dismissed() -> None:
     assert link.session.ended
     assert hub.tunnels == {}
     assert hub.known("demo")
-    assert not hub.hold("demo", Waiting())
+    assert not hub.hold("demo", Waiting(), 1)
     hub.attach(a_link(instance="b"))
     assert hub.known("demo")
-
-
-@virtual
-async def test_a_forgotten_name_is_nobodys() -> None:
-    """Who was held for it is told, and the next visitor that there is no such tunnel."""
-    hub, _ = a_hub()
-    link, waiter = a_link(), Waiting()
-    hub.attach(link)
-    hub.detach(link)
-    assert hub.hold("demo", waiter)
-    hub.forget("demo")
-    assert (waiter.given_up, hub.held, hub.known("demo")) == (1, 0, False)
-    hub.forget("demo")
 
 
 @virtual
@@ -430,4 +248,4 @@ async def test_a_reserved_name_is_known() -> None:
     hub, _ = a_hub()
     hub.reserved["kept"] = "p"
     assert hub.known("kept")
-    assert not hub.hold("kept", Waiting())
+    assert not hub.hold("kept", Waiting(), 1)

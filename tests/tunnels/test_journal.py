@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from relay.registry.records import RELAY, Actor, Note
 from relay.tunnels import journal as journal_room
-from relay.tunnels.journal import MOST_KEYS, MOST_PREFIXES, MOST_WAITING, SUMMARY_EVERY, Journal
+from relay.tunnels.journal import MOST_CHANGES, MOST_KEYS, MOST_PREFIXES, MOST_WAITING, SUMMARY_EVERY, Journal
 
 
 class Clock:
@@ -133,3 +135,57 @@ def test_what_waits_does_not_grow_while_the_registry_is_away() -> None:
         ("refusals.summary", "192.0.2.0/24", {"signature": 1}),
         ("refusals.summary", "one", {"revoked": 3}),
     ]
+
+
+def change(key_id: str, number: int, action: str = "tunnel.open") -> Note:
+    """What `changed` takes."""
+    return Note(Actor(key_id, ("above",), "192.0.2.1"), action, f"name-{number}", f"project of {key_id}")
+
+
+def test_tunnels_of_one_key_have_so_many_rows_a_minute() -> None:
+    """The first are listed, the rest is counted in one row when the minute is over; then there is room again."""
+    clock = Clock()
+    journal = Journal(clock)
+    for number in range(MOST_CHANGES // 2 + 100):
+        journal.changed(change("busy", number))
+        journal.changed(change("busy", number, "tunnel.close"))
+    journal.changed(change("busy", 0))
+    journal.changed(change("calm", 7))
+    rows = told(journal.waiting())
+    assert len(rows) == MOST_CHANGES + 1
+    assert rows[-1] == ("tunnel.open", "name-7", {})
+    clock.time += SUMMARY_EVERY
+    summary = journal.waiting()[-1]
+    assert (summary.action, summary.subject, summary.project) == ("tunnel.summary", "busy", "project of busy")
+    assert dict(summary.details) == {"opened": 101, "closed": 100}
+    assert summary.actor.lineage == ("above",)
+    assert len(journal.waiting()) == len(rows) + 1
+    journal.changed(change("busy", 1))
+    assert told(journal.waiting())[-1] == ("tunnel.open", "name-1", {})
+
+
+def test_the_number_of_keys_whose_tunnels_are_told_apart_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of further ones are summed up together: none is left out."""
+    monkeypatch.setattr(journal_room, "MOST_OPENERS", 3)
+    journal = Journal(Clock())
+    for number in range(5):
+        journal.changed(change(str(number), number))
+    journal.changed(change("0", 9, "tunnel.close"))
+    journal.sum_up()
+    rows = told(journal.waiting())
+    assert rows[:4] == [("tunnel.open", f"name-{number}", {}) for number in range(3)] + [("tunnel.close", "name-9", {})]
+    assert rows[4:] == [("tunnel.summary", journal_room._OTHERS, {"opened": 2, "closed": 0})]
+
+
+def test_tunnels_do_not_fill_a_journal_that_is_full() -> None:
+    """They are counted until there is room."""
+    clock = Clock()
+    journal = Journal(clock)
+    for _ in range(MOST_WAITING):
+        journal.note(Note(RELAY, "a", "1"))
+    for number in range(10):
+        journal.changed(change("one", number, "tunnel.close"))
+    clock.time += SUMMARY_EVERY
+    assert len(journal.waiting()) == MOST_WAITING
+    journal.written(MOST_WAITING)
+    assert told(journal.waiting()) == [("tunnel.summary", "one", {"opened": 0, "closed": 10})]
