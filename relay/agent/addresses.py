@@ -7,17 +7,15 @@ check and connect (DNS rebinding) gains nothing. This room opens no connection.
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from relay.agent.lookups import Lookups
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 SocketAddress = tuple[str, int]
 """An IP address and a port."""
-
-LOCALHOST = ("127.0.0.1", "::1")
 
 
 class AddressNotAllowed(Exception):
@@ -92,14 +90,14 @@ def _within(address: Address, networks: Sequence[Network]) -> bool:
     return any(network.version == address.version and address in network for network in networks)
 
 
-async def resolve(host: str, port: int, policy: AddressPolicy) -> list[SocketAddress]:
+async def resolve(host: str, port: int, policy: AddressPolicy, names: Lookups) -> list[SocketAddress]:
     """The allowed addresses of `host`, in the order to try them; never empty.
 
     Raises `AddressNotAllowed` when none is allowed, and `OSError` when the name does not resolve.
     """
     refusal: AddressNotAllowed | None = None
     found: list[SocketAddress] = []
-    for ip in await _lookup(host, port):
+    for ip in await names.addresses(host, port):
         try:
             policy.check(ip)
         except AddressNotAllowed as error:
@@ -109,16 +107,3 @@ async def resolve(host: str, port: int, policy: AddressPolicy) -> list[SocketAdd
     if found:
         return found
     raise refusal or OSError(f"{host} has no address")
-
-
-async def _lookup(host: str, port: int) -> list[str]:
-    if host == "localhost":
-        return list(LOCALHOST)
-    try:
-        return [str(ip_address(host))]
-    except ValueError:
-        pass
-    loop = asyncio.get_running_loop()
-    infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    families = (socket.AF_INET, socket.AF_INET6)
-    return list(dict.fromkeys(str(info[4][0]) for info in infos if info[0] in families))

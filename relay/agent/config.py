@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from relay.agent.targets import Target
     from relay.exchange.heads import Fields
     from relay.wire.access import AccessRules
+    from relay.wire.limits import TunnelLimits
 
 MOST_LINKS = MAX_SLOTS
 DEFAULT_LINKS = 2
@@ -117,6 +118,9 @@ class AgentSettings:
 
     access: Mapping[str, AccessRules] = field(default_factory=dict, repr=False)
     """What visitors must show, for each subdomain that is not open to everybody."""
+
+    limits: Mapping[str, TunnelLimits] = field(default_factory=dict)
+    """How many requests a subdomain takes, for each that has a limit of its own beside the key's."""
 
     upstream: Mapping[str, Fields] = field(default_factory=dict, repr=False)
     """Fields that each request to a subdomain's local service gets, in place of the visitor's by the same names."""

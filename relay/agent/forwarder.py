@@ -84,8 +84,6 @@ class Forwarder:
         self.hints = Hints(report)
         self.active: set[Forwarding] = set()
         self._prepare_small = lru_cache(maxsize=256)(self._prepare)
-        self.on_idle: Callable[[], None] | None = None
-        """Called when the last exchange has ended."""
 
     def accept(self, stream: Stream, payload: bytes, ended: bool) -> StreamEvents | None:
         """The owner of a new stream; None when it was refused."""
@@ -129,8 +127,6 @@ class Forwarder:
     def ended(self, forwarding: Forwarding) -> None:
         """An exchange is over."""
         self.active.discard(forwarding)
-        if not self.active and self.on_idle is not None:
-            self.on_idle()
 
 
 class Forwarding:

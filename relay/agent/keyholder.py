@@ -10,17 +10,17 @@ import asyncio
 import contextlib
 import math
 import random
-import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from relay.agent.backoff import Backoff
 from relay.agent.config import Claimant, KeyRefused, KeySource, MintedKey
 from relay.agent.lifetimes import HeldKey, Moment, hold
 from relay.agent.link import LinkFailed, LinkRefused
+from relay.agent.lookups import Offload, in_thread
 from relay.keys.forms import shown
 from relay.wire.hello import Welcome
 
@@ -29,7 +29,6 @@ CHECK_EVERY = 30.0
 SHORTEST_PAUSE = 0.001
 """Seconds; a timer may fire a little early, and would again and again."""
 
-T = TypeVar("T")
 Event = dict[str, object]
 Report = Callable[[Event], None]
 
@@ -64,34 +63,6 @@ class Failure:
             return {"event": "mint_failed", "message": self.message, "retry_in": retry_in}
         told: Event = {"event": "renewal_failed", "slot": self.slot, "code": self.code or None}
         return {**told, "message": self.message, "retry_in": retry_in}
-
-
-class Offload(Protocol):
-    """Runs a blocking call beside the event loop."""
-
-    def __call__(self, call: Callable[[], T], /) -> Awaitable[T]: ...
-
-
-async def in_thread(call: Callable[[], T], /) -> T:
-    """In a daemon thread: an agent that stops does not wait for a relay that does not answer."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def tell(settle: Callable[[], None]) -> None:
-        if not done.done():
-            settle()
-
-    def work() -> None:
-        settle: Callable[[], None]
-        try:
-            settle = partial(done.set_result, call())
-        except BaseException as error:
-            settle = partial(done.set_exception, error)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(tell, settle)
-
-    threading.Thread(target=work, name="key source", daemon=True).start()
-    return await done
 
 
 class KeyHolder:
@@ -150,6 +121,11 @@ class KeyHolder:
         self._held = None
         self._replacement = True
         return True
+
+    def age(self, key: str) -> float:
+        """Seconds since this key was minted; infinite for one that was not minted here, or is not held any more."""
+        held = self._held
+        return held.age(self._moment()) if held is not None and held.renewable and held.text == key else math.inf
 
     def over(self, key: str) -> bool:
         """Whether this key, whichever it is, is not the one held any more, or at its end: another one can be had."""

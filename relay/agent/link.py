@@ -1,20 +1,25 @@
 """One link to the relay: dial, say hello, hear the answer, serve streams until it breaks.
 
-Tries once; trying again is `runner`'s.
+Tries once; trying again is `slots`'.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import picows
+from python_socks import ProxyError  # picows' own word for what a proxy says no with
 
+from relay.agent.dialing import NoWay, find, reach
+from relay.agent.failures import in_words
 from relay.agent.forwarder import Forwarder
-from relay.agent.targets import is_loopback
+from relay.agent.lookups import Lookups
+from relay.agent.proxies import BadProxy, Proxy, proxy_for, refusal_in_words
 from relay.mux.carriers.websocket import WebSocketCarrier
 from relay.mux.session import Session, SessionOptions
 from relay.mux.stream import Stream, StreamEvents
@@ -37,9 +42,10 @@ from relay.wire.hello import (
 
 ATTEMPT_WITHIN = 3.0
 RENEWED_WITHIN = 10.0
+# How long the relay may take to say that all came that was sent to it.
+SETTLED_WITHIN = 1.0
 # What a session that ended so would be answered, if it came back by the same key.
 VERDICTS: dict[int, str] = {AwayCode.REVOKED: "revoked", AwayCode.CLOSED: "tunnel_closed"}
-_WORDS = {ConnectionRefusedError: "connection refused", TimeoutError: f"no answer within {ATTEMPT_WITHIN:g} seconds"}
 
 
 class LinkFailed(Exception):
@@ -74,9 +80,18 @@ class Renewal:
 class Link:
     """Owner of one session."""
 
-    def __init__(self, forwarder: Forwarder, on_away: Callable[[], None]) -> None:
+    def __init__(self, forwarder: Forwarder, on_away: Callable[[], None], names: Lookups | None = None) -> None:
         self.session: Session | None = None
         self.slot = 0
+        self.opened = 0
+        """Streams that the relay has opened."""
+        self.peer: tuple[str, int] | None = None
+        """Address and port at the other end of the connection: the relay's, or a proxy's."""
+        self.local = ""
+        """This machine's address at its own end."""
+        self._names = names or Lookups()
+        self._proxy: Proxy | None = None
+        self._stage = ""
         self.key = ""
         """The key that the session lives by."""
         self.verdict: Refused | None = None
@@ -84,6 +99,8 @@ class Link:
         self._access: Mapping[str, AccessRules] = {}
         self.parting = ""
         """What the relay said when it announced the end of the session; empty when it merely stops."""
+        self.overloaded = False
+        """The relay ended the session because it had no room."""
         self._renewal: Renewal | None = None
         self._forwarder = forwarder
         self._on_away = on_away
@@ -92,20 +109,24 @@ class Link:
         self._answer: asyncio.Future[Welcome | Refused] = loop.create_future()
         self._ended: asyncio.Future[Lost] = loop.create_future()
 
-    async def open(self, relay_url: str, hello: Hello) -> Welcome:
-        """Dials and is welcomed. Raises `LinkFailed`, `LinkRefused`."""
+    async def open(self, relay_url: str, hello: Hello, wanted: Callable[[], bool] = lambda: True) -> Welcome:
+        """Dials and is welcomed; says no hello if it is not `wanted` any more when it could. Raises `LinkFailed`,
+        `LinkRefused`.
+        """
         self.slot, self.key, self._access = hello.slot, hello.key, hello.access
         try:
             async with asyncio.timeout(ATTEMPT_WITHIN):
                 await self._dial(relay_url)
                 if self.session is None:
                     raise ConnectionResetError("the connection closed at once")
+                if not wanted():  # behind a hello, requests may be on their way already
+                    raise ConnectionAbortedError("the agent stops")
                 self.session.send(frames.encode(frames.HELLO, 0, encode_hello(hello)))
                 answer = await asyncio.shield(self._answer)
         except BaseException as error:
             self.abort("given up")
-            if isinstance(error, OSError | picows.WSError | TimeoutError):
-                raise LinkFailed(_explain(error)) from error
+            if isinstance(error, OSError | picows.WSError | NoWay | ProxyError | BadProxy):
+                raise LinkFailed(self._explain(error, relay_url)) from error
             raise
         if isinstance(answer, Refused):
             self.close("refused")
@@ -138,6 +159,28 @@ class Link:
         """Until the link has ended."""
         return await asyncio.shield(self._ended)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a stream is open, or something waits to be sent."""
+        session = self.session
+        if session is None or session.ended:
+            return False
+        return bool(session.streams or session.outbox.size) or not session.writable
+
+    async def answers(self, within: float) -> bool:
+        """Whether the relay answers a ping that is sent from now on, within so many seconds."""
+        if self.session is None:
+            return False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                # The first answer may be one to an older ping, which was on its way already.
+                return await self.session.probe(within) and await self.session.probe(within)
+        return False
+
+    async def settle(self) -> None:
+        """Until the relay has all that was sent, or does not answer: an end that overtook it would cut it off."""
+        await self.answers(SETTLED_WITHIN)
+
     def go_away(self, detail: str) -> None:
         """No new streams; those that are open go on."""
         if self.session is not None:
@@ -154,6 +197,7 @@ class Link:
             self.session.abort(reason)
 
     async def _dial(self, relay_url: str) -> None:
+        self._proxy = proxy_for(relay_url)
         transport, _ = await picows.ws_connect(
             lambda: WebSocketCarrier(self._connected),
             relay_url.rstrip("/") + PATH,
@@ -162,13 +206,43 @@ class Link:
             max_frame_size=frames.MAX_MESSAGE,
             max_redirects=0,
             extra_headers=[("Sec-WebSocket-Protocol", SUBPROTOCOL)],
-            proxy=proxy_for(relay_url),
+            proxy=None if self._proxy is None else self._proxy.url,
+            socket_factory=self._reach,
             use_aiofastnet=False,
         )
         if transport.response is None:  # picows calls a connection that ended during the handshake a success
             raise ConnectionResetError("the connection closed at once")
         if transport.response.headers.get("Sec-WebSocket-Protocol") != SUBPROTOCOL:
             raise ConnectionAbortedError(f"answered as a WebSocket, but does not speak {SUBPROTOCOL}")
+
+    async def _reach(self, where: picows.WSParsedURL) -> socket.socket:
+        """A socket to the relay, or to the proxy before it."""
+        self._stage = "the name was not resolved"
+        found = await find(where.host, where.port, self._names)
+        self._stage = "no connection"
+        wire = await reach(found, where.port)
+        self._stage = "no answer"
+        self.peer, self.local = wire.getpeername()[:2], wire.getsockname()[0]
+        return wire
+
+    def _explain(self, error: BaseException, relay_url: str) -> str:
+        """Why there is no link, in words that hold no credentials."""
+        proxy = self._proxy
+        if isinstance(error, BadProxy):
+            return str(error)
+        if isinstance(error, NoWay):
+            words = in_words(error.cause)
+            return words if proxy is None else f"the proxy {proxy.shown} cannot be reached: {words}"
+        if isinstance(error, ProxyError) and proxy is not None:
+            return refusal_in_words(str(error), proxy, urllib.parse.urlsplit(relay_url).netloc)
+        if isinstance(error, TimeoutError):
+            words = f"{self._stage} within {ATTEMPT_WITHIN:g} seconds"
+        elif isinstance(error, picows.WSHandshakeError):
+            status = getattr(error.response, "status", None)
+            words = f"answered HTTP {int(status)} instead of a WebSocket" if status else "closed during the handshake"
+        else:
+            words = in_words(error) if isinstance(error, OSError) else str(error) or type(error).__name__
+        return words if proxy is None else f"{words}, by way of the proxy {proxy.shown}"
 
     def _connected(self, carrier: WebSocketCarrier) -> Session:
         self.session = Session(carrier, self, SessionOptions(opener=False))
@@ -209,11 +283,13 @@ class Link:
 
     def on_open(self, stream: Stream, payload: bytes, ended: bool) -> StreamEvents | None:
         """See `SessionEvents.on_open`."""
+        self.opened += 1
         return self._forwarder.accept(stream, payload, ended)
 
     def on_going_away(self, code: int, detail: str) -> None:
         """See `SessionEvents.on_going_away`: a new link is opened while this one finishes, unless it was a verdict."""
         self._away = True
+        self.overloaded = code == AwayCode.OVERLOADED
         if code != AwayCode.SHUTDOWN:
             self.parting = detail
         if code in VERDICTS and self.verdict is None:
@@ -232,19 +308,6 @@ class Link:
             self._ended.set_result(Lost(reason, self._away))
 
 
-def proxy_for(relay_url: str) -> str | None:
-    """The proxy that the environment names for this relay (`HTTPS_PROXY`, `NO_PROXY`), as HTTP clients read it.
-
-    None for this machine's own addresses: a key for them must not leave it in the clear.
-    """
-    parts = urllib.parse.urlsplit(relay_url)
-    if parts.hostname is not None and is_loopback(parts.hostname):
-        return None
-    if urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
-        return None
-    return urllib.request.getproxies().get("https" if parts.scheme == "wss" else "http")
-
-
 def _unfit(welcome: Welcome, access: Mapping[str, AccessRules]) -> str:
     """Why an agent must not serve a relay that admits it so; empty when it may."""
     if welcome.version != VERSION:
@@ -255,14 +318,3 @@ def _unfit(welcome: Welcome, access: Mapping[str, AccessRules]) -> str:
             "the relay is too old."
         )
     return ""
-
-
-def _explain(error: BaseException) -> str:
-    for kind, words in _WORDS.items():
-        if isinstance(error, kind):
-            return words
-    if isinstance(error, picows.WSHandshakeError):
-        status = getattr(error.response, "status", None)
-        return f"answered HTTP {int(status)} instead of a WebSocket" if status else "closed during the handshake"
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text)

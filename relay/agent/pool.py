@@ -7,15 +7,15 @@ any byte of an answer, for a method that may be repeated (RFC 9110 §9.2.2) and 
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import socket
 import ssl
 from collections.abc import Callable
-from contextlib import suppress
+from dataclasses import dataclass
 
 from relay.agent.addresses import AddressNotAllowed, AddressPolicy, SocketAddress, resolve
+from relay.agent.failures import in_words
 from relay.agent.local import LocalConnection, State
+from relay.agent.lookups import Lookups
 from relay.agent.parsers import HttptoolsParser, RememberingParser, ResponseHeadParser
 from relay.agent.requests import FailureKind, LocalEvents, LocalRequest
 from relay.agent.targets import Target
@@ -24,12 +24,6 @@ from relay.exchange.heads import Fields
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 STOPPING = "was left, as the agent stops"
 CLOSED_WITHIN = 1.0  # seconds that transports may take to tell of their end when all is closed
-_WORDS = {
-    errno.ECONNREFUSED: "connection refused",
-    errno.ECONNRESET: "connection reset",
-    errno.EHOSTUNREACH: "no route to the host",
-    errno.ENETUNREACH: "network unreachable",
-}
 
 
 class LocalCall:
@@ -143,13 +137,22 @@ class LocalCall:
         return True
 
 
-class LocalPool:
-    """Connections to `target`; made and used on the running event loop.
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How long connections are waited for and kept, in seconds, and how many of them."""
 
-    `connect_timeout` (seconds) bounds an attempt with all its addresses and TLS. An idle connection is closed after
-    `idle` seconds, since common servers close theirs after 5; a request that may not be repeated takes none that
-    idled longer than `fresh`.
-    """
+    connecting: float = 10.0
+    """An attempt with all its addresses and TLS."""
+    idle: float = 4.0
+    """An idle connection; common servers close theirs after 5."""
+    fresh: float = 1.0
+    """One that a request may take which may not be repeated."""
+    most: int = 512
+    """Idle connections."""
+
+
+class LocalPool:
+    """Connections to `target`; made and used on the running event loop."""
 
     def __init__(
         self,
@@ -157,21 +160,16 @@ class LocalPool:
         policy: AddressPolicy,
         parser: Callable[[], ResponseHeadParser] = HttptoolsParser,
         *,
-        connect_timeout: float = 10.0,
-        idle: float = 4.0,
-        fresh: float = 1.0,
-        most_idle: int = 512,
+        keep: Keep = Keep(),
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.closed = False
         self._target = target
         self._policy = policy
         self._parser = RememberingParser(parser())
-        self._connect_timeout = connect_timeout
-        self._keep = idle
-        self._fresh = fresh
-        self._most_idle = most_idle
+        self._keep = keep
         self._tls = tls
+        self._names = Lookups()
         self._idle: list[LocalConnection] = []  # oldest first
         self._all: set[LocalConnection] = set()
         self._connecting: dict[asyncio.Task[None], LocalCall] = {}
@@ -216,7 +214,7 @@ class LocalPool:
 
     def _take(self, repeatable: bool) -> LocalConnection | None:
         idle = self._idle
-        oldest = self._loop.time() - (self._keep if repeatable else self._fresh)
+        oldest = self._loop.time() - (self._keep.idle if repeatable else self._keep.fresh)
         while idle:
             connection = idle[-1]
             if connection.state == State.IDLE:
@@ -231,14 +229,20 @@ class LocalPool:
             return
         connection.idle_since = self._loop.time()
         self._idle.append(connection)
-        if len(self._idle) > self._most_idle:
+        if len(self._idle) > self._keep.most:
             self._idle.pop(0).abort()
         if self._sweep is None:
-            self._sweep = self._loop.call_later(self._keep, self._drop_old)
+            self._sweep = self._loop.call_later(self._keep.idle, self._drop_old)
+
+    def drop_idle(self) -> None:
+        """Close what is idle: the network may have changed, and nobody would say so on such a connection."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.abort()
 
     def _drop_old(self) -> None:
         self._sweep = None
-        oldest = self._loop.time() - self._keep
+        oldest = self._loop.time() - self._keep.idle
         young: list[LocalConnection] = []
         for connection in self._idle:
             if connection.state == State.IDLE:
@@ -248,7 +252,7 @@ class LocalPool:
                     connection.abort()
         self._idle = young
         if young:
-            self._sweep = self._loop.call_at(young[0].idle_since + self._keep, self._drop_old)
+            self._sweep = self._loop.call_at(young[0].idle_since + self._keep.idle, self._drop_old)
 
     # ---- new connections -------------------------------------------------------------------------------------------
 
@@ -260,11 +264,11 @@ class LocalPool:
         task.add_done_callback(self._connecting.pop)
 
     async def _connect(self, call: LocalCall) -> None:
-        seconds = self._connect_timeout
+        seconds = self._keep.connecting
         addresses: list[SocketAddress] = []
         try:
             async with asyncio.timeout(seconds):
-                addresses += await resolve(self._target.host, self._target.port, self._policy)
+                addresses += await resolve(self._target.host, self._target.port, self._policy, self._names)
                 await self._connect_first(addresses, call, seconds / len(addresses))
             return
         except TimeoutError:
@@ -272,7 +276,7 @@ class LocalPool:
         except AddressNotAllowed as error:
             reason = str(error)
         except (OSError, UnicodeError) as error:
-            reason = _in_words(error)
+            reason = in_words(error)
         if call.task is not None:  # else it got its connection and speaks for itself
             call.task = None
             call.fail("local_refused", f"{self._target.url}: {reason}{self._tried(addresses)}")
@@ -320,16 +324,3 @@ class LocalPool:
         """The addresses behind a name, for a message."""
         ips = [ip for ip, _ in addresses if ip != self._target.host]
         return f" ({', '.join(ips)})" if ips else ""
-
-
-def _in_words(error: OSError | UnicodeError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {(error.reason or 'unknown reason').replace('_', ' ').lower()}"
-    if isinstance(error, socket.gaierror):
-        return "the name does not resolve"
-    if isinstance(error, OSError) and error.errno is not None:
-        with suppress(ValueError):
-            return _WORDS.get(error.errno) or os.strerror(error.errno).lower()
-    return str(error) or type(error).__name__

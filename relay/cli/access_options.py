@@ -9,8 +9,8 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from relay.agent.requests import why_not_upstream
@@ -21,6 +21,7 @@ from relay.keys.forms import MAX_LENGTH
 from relay.wire.access import MAX_PASSWORD, MAX_USERS, AccessRules, why_not_hash, why_not_user
 from relay.wire.frames import MAX_HELLO
 from relay.wire.hello import Hello, encode_hello
+from relay.wire.limits import TunnelLimits
 
 MOST = 64 * 1024
 MOST_FIELDS = 32
@@ -36,12 +37,17 @@ class Access:
     rules: AccessRules | None = None
     upstream: Fields = field(default_factory=list, repr=False)
 
-    def for_each(self, names: Sequence[str]) -> dict[str, AccessRules]:
-        """The rules by subdomain. Raises `Mistake` where they are more than fits in the first words to a relay."""
+    def for_each(
+        self, names: Sequence[str], limits: Mapping[str, TunnelLimits] | None = None
+    ) -> dict[str, AccessRules]:
+        """The rules by subdomain. Raises `Mistake` where they are, beside the limits, more than fits in the first words
+        to a relay.
+        """
         if self.rules is None:
             return {}
         access = dict.fromkeys(names, self.rules)
-        hello = Hello("i" * 64, 0, 2**53, "k" * MAX_LENGTH, tuple(names), agent="a" * 128, access=access)
+        longest = Hello("i" * 64, 0, 2**53, "k" * MAX_LENGTH, tuple(names), agent="a" * 128)
+        hello = replace(longest, access=access, limits=limits or {})
         if len(encode_hello(hello)) > MAX_HELLO:
             raise Mistake(
                 f"So many users for {len(names)} tunnels are too much for one agent: give fewer users or tunnels, "

@@ -13,15 +13,17 @@ from typing import Annotated
 import typer
 
 from relay.agent.config import DEFAULT_LINKS, HTTP_PARSERS, MOST_LINKS, AgentSettings
+from relay.agent.proxies import BadProxy, proxy_for
 from relay.agent.targets import Target, TargetError, is_loopback, parse_target
 from relay.cli.access_options import read_access
 from relay.cli.errors import Mistake
 from relay.cli.http_lines import Situation, reporter
 from relay.cli.keyring import find_key, find_relay
 from relay.cli.minting import key_source
-from relay.cli.options import Insecure, KeyFile, RelayUrl, label_of
+from relay.cli.options import Insecure, KeyFile, RelayUrl, label_of, rate_of
 from relay.cli.output import Lines, harmless
 from relay.wire.hello import MAX_NAMES
+from relay.wire.limits import TunnelLimits
 
 _FIRST = (
     "amber bold brave bright calm clever cosy early fair fast fresh gentle glad golden green happy honest jolly keen "
@@ -73,6 +75,13 @@ def http(
             help="Send these fields to the local service with each request, lines Name: value.", metavar="FILE"
         ),
     ] = None,
+    rate: Annotated[
+        int | None,
+        typer.Option(help="Let each tunnel take this many requests a second; what is above is told 429.", metavar="N"),
+    ] = None,
+    rate_per_address: Annotated[
+        int | None, typer.Option(help="The same for each visitor's address: a brake for loops.", metavar="N")
+    ] = None,
     preserve_host: Annotated[
         bool, typer.Option("--preserve-host", help="Send the visitor's Host and Origin on as they are.", metavar="")
     ] = False,
@@ -105,15 +114,18 @@ def http(
     if http_parser not in HTTP_PARSERS:
         raise Mistake(f"--http-parser must be {' or '.join(HTTP_PARSERS)}, but it is {harmless(http_parser)!r}.")
     networks = tuple(network_of(text) for text in allow_upstream or ())
-    relay_url = find_relay(relay, os.environ, insecure)
+    brake = TunnelLimits(rate_of(rate, "--rate"), rate_of(rate_per_address, "--rate-per-address"))
+    relay_url = reachable(find_relay(relay, os.environ, insecure))
     access = read_access(private, basic_auth_file, upstream_header_file)
     names = tuple(name for name, _ in tunnels)
+    limits = {} if brake == TunnelLimits() else dict.fromkeys(names, brake)
     key = find_key(key_file, os.environ, relay_url)
     settings = AgentSettings(
         relay_url=relay_url,
         keys=key_source(relay_url, key, project, names, os.environ),
         tunnels=tunnels,
-        access=access.for_each(names),
+        access=access.for_each(names, limits),
+        limits=limits,
         upstream=dict.fromkeys(names, access.upstream),
         links=links,
         preserve_host=preserve_host,
@@ -180,6 +192,15 @@ def network_of(text: str) -> IPv4Network | IPv6Network:
             f"--allow-upstream must be a network in CIDR form, for example --allow-upstream 203.0.113.0/24, "
             f"but it is {harmless(text)!r}."
         ) from None
+
+
+def reachable(relay_url: str) -> str:
+    """The address, if the environment's proxy may be one. Raises `Mistake`."""
+    try:
+        proxy_for(relay_url)
+    except BadProxy as error:
+        raise Mistake(str(error)) from None
+    return relay_url
 
 
 def random_name() -> str:

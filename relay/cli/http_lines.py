@@ -46,6 +46,7 @@ REFUSALS = {
     "name_reserved": "Choose another name with --subdomain.",
     "version": _UPGRADE + ".",
 }
+_RESTARTS = "The relay is being restarted. Trying again until it takes this agent."
 REQUEST_ERRORS = {
     "local_refused": "Nothing listens on {target}: start the local service, or give the address where it listens.",
     "unreachable": "The local service cannot be reached: {detail}",
@@ -140,8 +141,11 @@ class People:
     def _state(self, text: str, colour: str, lines: Lines | None = None) -> None:
         if text not in self._said:
             self._said.add(text)
-            lines = lines or self._lines
-            lines.say(f"{lines.paint(clock(), DIM)}  {lines.paint(text, colour)}")
+            self._news(text, colour, lines)
+
+    def _news(self, text: str, colour: str, lines: Lines | None = None) -> None:
+        lines = lines or self._lines
+        lines.say(f"{lines.paint(clock(), DIM)}  {lines.paint(text, colour)}")
 
     def _connecting(self, event: Event) -> None:
         if not self._was_up:
@@ -168,7 +172,8 @@ class People:
         was_up = slot in self._up
         self._up.discard(slot)
         if self._last == "refused":
-            self._state("Trying again until the relay agrees.", DIM)
+            if _RESTARTS not in self._said:
+                self._state("Trying again until the relay agrees.", DIM)
         elif self._up:
             if was_up:
                 self._state(f"One of the links to the relay is lost ({reason}), another carries on.", YELLOW)
@@ -201,6 +206,9 @@ class People:
         self._state(f"The tunnel was closed: {sentence(event.get('message', ''))}", RED, self._complaints)
 
     def _refused(self, event: Event) -> None:
+        if event.get("code") == "draining":  # an ordinary restart is no complaint
+            self._state(_RESTARTS, YELLOW)
+            return
         said = f"The relay refused: {sentence(event.get('message', ''))}"
         step = self._hints.for_refusal(event.get("code"))
         self._state(" ".join(filter(None, (said, step))), RED, self._complaints)
@@ -229,6 +237,17 @@ class People:
     def _warning(self, event: Event) -> None:
         self._lines.say(f"Warning: {sentence(event.get('message', ''))}", RED)
 
+    def _woke(self, event: Event) -> None:
+        self._news(f"This machine slept for {_span(event.get('asleep'))}. Looking after the tunnel.", YELLOW)
+
+    def _network_changed(self, event: Event) -> None:
+        self._news(f"The network has changed, to {harmless(event.get('address'))}. Looking after the tunnel.", YELLOW)
+
+    def _clock_changed(self, event: Event) -> None:
+        by = event.get("by")
+        way = "back" if isinstance(by, int | float) and by < 0 else "forward"
+        self._news(f"This machine's clock was set {way} by {_span(by)}.", DIM)
+
     def _stopping(self, event: Event) -> None:
         if event.get("open"):
             self._lines.say("Stopping: what is under way may finish. Ctrl-C again stops at once.")
@@ -253,7 +272,19 @@ class People:
         "request": _request,
         "hint": _hint,
         "warning": _warning,
+        "woke": _woke,
+        "network_changed": _network_changed,
+        "clock_changed": _clock_changed,
         "stopping": _stopping,
         "stopped": _stopped,
         "error": _error,
     }
+
+
+def _span(seconds: object) -> str:
+    """A time that may be hours, without its sign."""
+    amount = abs(seconds) if isinstance(seconds, int | float) else 0
+    for unit, size_of_it in (("h", 3600), ("min", 60)):
+        if amount >= 2 * size_of_it:
+            return f"{amount / size_of_it:.0f} {unit}"
+    return f"{amount:.0f} s"

@@ -20,6 +20,7 @@ from relay.cli.errors import NOT_DONE, Mistake
 from relay.cli.output import harmless
 from relay.settings.kinds import size
 from relay.wire.hello import LABEL
+from relay.wire.limits import MOST_RATE
 
 if TYPE_CHECKING:
     from relay.cli.client import Client
@@ -184,6 +185,13 @@ def seconds(text: str, option: str) -> int:
             f"but it is {harmless(text)!r}."
         )
     return int(found[1]) * _SECONDS[found[2]]
+
+
+def rate_of(value: int | None, option: str) -> int | None:
+    """Requests a second, or None where there is no limit. Raises `Mistake`."""
+    if value is None or 1 <= value <= MOST_RATE:
+        return value
+    raise Mistake(f"{option} must be a number of requests a second, 1 to {MOST_RATE}, but it is {value}.")
 
 
 _BYTES = size(1, 2**50)

@@ -14,7 +14,7 @@ it may mean at a given moment is decided by `states` and by the mux.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from struct import Struct
 
 from relay.wire.errors import LocalProtocolError, RemoteProtocolError
@@ -131,8 +131,8 @@ def encode_head(kind: int, stream: int, payload: bytes) -> bytes:
     return HEADER.pack(stream, kind << 24 | length) + payload
 
 
-def decode(message: memoryview) -> Iterator[Frame]:
-    """The frames of one carrier message, in order.
+def decode(message: memoryview, on_skipped: Callable[[], None] | None = None) -> Iterator[Frame]:
+    """The frames of one carrier message, in order; `on_skipped` is called for each extension that is passed over.
 
     Raises `RemoteProtocolError` at the first frame that is cut short, too long, of an unknown type below
     `FIRST_EXTENSION`, or on a stream number that its type does not allow. Frames before it were yielded.
@@ -154,6 +154,8 @@ def decode(message: memoryview) -> Iterator[Frame]:
         rule = _RULES.get(kind)
         if rule is None:
             _check_extension(kind, length)
+            if on_skipped is not None:
+                on_skipped()
             continue
         least, most, on_stream = rule
         if not least <= length <= most:

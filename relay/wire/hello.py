@@ -15,6 +15,7 @@ from typing import Any
 from relay.wire.access import AccessRules, rules_from_json, rules_to_json, ways_from_json
 from relay.wire.errors import RemoteProtocolError
 from relay.wire.frames import MAX_HELLO, MAX_WELCOME
+from relay.wire.limits import TunnelLimits, limited_from_json, limits_from_json, limits_to_json
 
 VERSION = 1
 SUBPROTOCOL = "relay.v1"
@@ -43,6 +44,8 @@ class Hello:
     agent: str = ""
     access: Mapping[str, AccessRules] = field(default_factory=dict)
     """What visitors must show, for those of `names` that are not open to everybody."""
+    limits: Mapping[str, TunnelLimits] = field(default_factory=dict)
+    """How many requests those of `names` take that have a limit of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ class Welcome:
     relay: str = ""
     access: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The ways in, for each tunnel that has rules (see `AccessRules.ways`)."""
+    limits: tuple[str, ...] = ()
+    """The names whose own limits the relay keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +83,11 @@ class Renew:
 def encode_hello(hello: Hello) -> bytes:
     """The payload of a HELLO frame."""
     body = {name: getattr(hello, name) for name in Hello.__slots__}
-    del body["access"]
+    del body["access"], body["limits"]
     if hello.access:
         body["access"] = rules_to_json(hello.access)
+    if hello.limits:
+        body["limits"] = limits_to_json(hello.limits)
     return _dump(body)
 
 
@@ -108,6 +115,7 @@ def decode_hello(payload: bytes) -> Hello:
         versions=tuple(versions),
         agent=_text(body, "agent", 128) if "agent" in body else "",
         access=rules_from_json(body["access"], names) if "access" in body else {},
+        limits=limits_from_json(body["limits"], names) if "limits" in body else {},
     )
 
 
@@ -115,6 +123,8 @@ def encode_welcome(welcome: Welcome) -> bytes:
     """The payload of a WELCOME or RENEWED frame."""
     body = asdict(welcome)
     access = body.pop("access")
+    if not welcome.limits:
+        del body["limits"]
     body["tunnels"] = [
         {"name": name, "url": url} | ({"access": access[name]} if name in access else {})
         for name, url in welcome.tunnels
@@ -131,14 +141,16 @@ def decode_welcome(payload: bytes) -> Welcome:
     interval = body.get("ping_interval")
     if isinstance(interval, bool) or not isinstance(interval, int | float) or not 0.05 <= interval <= 3600:
         raise RemoteProtocolError("welcome: ping_interval must be 0.05 to 3600 seconds")
+    named = tuple((_text(t, "name", 63), _text(t, "url", 512)) for t in tunnels)
     return Welcome(
         session=_text(body, "session", 64),
-        tunnels=tuple((_text(t, "name", 63), _text(t, "url", 512)) for t in tunnels),
+        tunnels=named,
         ping_interval=float(interval),
         max_streams=_integer(body, "max_streams", 1, 2**31),
         version=_integer(body, "version", 1, MAX_VERSION),
         relay=_text(body, "relay", 128) if "relay" in body else "",
         access={t["name"]: ways_from_json(t["access"]) for t in tunnels if "access" in t},
+        limits=limited_from_json(body["limits"], tuple(name for name, _ in named)) if "limits" in body else (),
     )
 
 

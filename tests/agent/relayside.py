@@ -15,6 +15,7 @@ from relay.mux.session import Session
 from relay.tunnels.admission import Principal
 from relay.tunnels.hub import Link
 from relay.wire import frames
+from relay.wire.errors import AwayCode
 from relay.wire.frames import MAX_MESSAGE, encode
 from relay.wire.hello import SUBPROTOCOL, Hello, Refused
 from tests.agent.localside import within
@@ -101,6 +102,12 @@ class Relay:
         session = self.house.doorway.welcome_carrier(carrier, carrier.peer)
         self.sessions.append(session)
         return session
+
+
+def send_away(session: Session) -> None:
+    """As a relay does with a session whose numbers are used up: it finishes beside a newer one."""
+    session.leaving = True
+    session.go_away(AwayCode.SHUTDOWN, "all stream numbers are used up")
 
 
 @contextlib.asynccontextmanager

@@ -6,15 +6,19 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from relay.agent.config import AgentSettings, KeySource
+from relay.agent.forwarder import Forwarder
+from relay.agent.link import Link
+from relay.agent.lookups import Lookups
 from relay.agent.runner import Agent
 from relay.exchange.heads import RequestHead, encode_request
 from tests.agent.localside import within
 from tests.agent.relayside import Relay, a_relay, settings, until
 from tests.mux.ends import Owner
+from tests.support.faults import FaultProxy
 
 
 class Running:
@@ -22,6 +26,8 @@ class Running:
 
     def __init__(self, asked: AgentSettings, now: Callable[[], float] = time.time) -> None:
         self.events: list[dict[str, Any]] = []
+        self.proxy: FaultProxy | None = None
+        """Between the agent and its relay, if there is one."""
         self.agent = Agent(asked, self.events.append, "test-agent/1", now)
         self.task = asyncio.ensure_future(self.agent.run())
 
@@ -61,12 +67,28 @@ async def served(
     links: int = 1,
     names: tuple[str, ...] = ("demo",),
     keys: KeySource | None = None,
+    port: int = 1,
     now: Callable[[], float] = time.time,
+    through: type[FaultProxy] | None = None,
 ) -> AsyncIterator[tuple[Relay, Running]]:
-    """A relay, and an agent with all its links up."""
-    async with a_relay() as relay, running(settings(relay.url, links=links, names=names, keys=keys), now) as run:
+    """A relay, and an agent with all its links up, perhaps through a proxy; its local service is on `port`, by default
+    there is none.
+    """
+    async with AsyncExitStack() as stack:
+        relay = await stack.enter_async_context(a_relay())
+        proxy = None if through is None else await stack.enter_async_context(through(port_of(relay)))
+        url = relay.url if proxy is None else f"ws://127.0.0.1:{proxy.port}"
+        asked = settings(url, links=links, names=names, keys=keys, port=port)
+        run = await stack.enter_async_context(running(asked, now))
+        run.proxy = proxy
         await until(lambda: len(relay.links) == len(run.said("connected")) == links)
         yield relay, run
+
+
+def a_link(on_away: Callable[[], None] = lambda: None, names: Lookups | None = None) -> Link:
+    """A link of an agent that has no tunnel."""
+    forwarder = Forwarder({}, preserve_host=False, report=lambda event: None, now=asyncio.get_running_loop().time)
+    return Link(forwarder, on_away, names)
 
 
 async def connected(relay: Relay, run: Running, count: int) -> None:
@@ -74,9 +96,14 @@ async def connected(relay: Relay, run: Running, count: int) -> None:
     await until(lambda: len(run.said("connected")) == count and relay.links)
 
 
-def request(relay: Relay, slot: int = 0, name: str = "demo") -> Owner:
+def port_of(relay: Relay) -> int:
+    """Where it listens."""
+    return int(relay.url.rpartition(":")[2])
+
+
+def request(relay: Relay, slot: int = 0, name: str = "demo", owner: Owner | None = None) -> Owner:
     """A visitor's request over a link."""
-    owner = Owner()
+    owner = owner or Owner()
     (link,) = [link for link in relay.links if link.slot == slot]
     owner.stream = link.session.open(encode_request(RequestHead(b"GET", b"/", [], name)), True, owner)
     return owner

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from ipaddress import ip_network
-from typing import Any
 
 import pytest
 
 from relay.agent.addresses import AddressNotAllowed, AddressPolicy, resolve
+from relay.agent.lookups import Lookups
 
 EVERYTHING = AddressPolicy((ip_network("0.0.0.0/0"), ip_network("::/0")))
 
@@ -78,58 +77,59 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 
 class Names:
-    """A name service in the hands of a test, in place of the loop's own."""
+    """A name service in the hands of a test."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> None:
+    def __init__(self, *answers: list[str]) -> None:
         self.answers = list(answers)
         self.asked = 0
-        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", self.getaddrinfo)
+        self.lookups = Lookups(self.ask)
 
-    async def getaddrinfo(self, host: str, port: int, **options: Any) -> list[tuple[Any, ...]]:
+    def ask(self, host: str, port: int) -> list[str]:
         self.asked += 1
         if not self.answers:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        families = {True: socket.AF_INET6, False: socket.AF_INET}
-        ips = self.answers.pop(0)
-        return [(families[":" in ip], socket.SOCK_STREAM, 6, "", (ip, port)) for ip in ips]
+        return self.answers.pop(0)
+
+    async def resolve(self, host: str, port: int, policy: AddressPolicy) -> list[tuple[str, int]]:
+        return await resolve(host, port, policy, self.lookups)
 
 
-async def test_literals_and_localhost_need_no_name_service(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_literals_and_localhost_need_no_name_service() -> None:
     """`localhost` is both loopback addresses, whatever the machine's files say."""
-    names = Names(monkeypatch)
-    assert await resolve("localhost", 80, AddressPolicy()) == [("127.0.0.1", 80), ("::1", 80)]
-    assert await resolve("10.0.0.1", 81, AddressPolicy()) == [("10.0.0.1", 81)]
-    assert await resolve("::1", 82, AddressPolicy()) == [("::1", 82)]
+    names = Names()
+    assert await names.resolve("localhost", 80, AddressPolicy()) == [("127.0.0.1", 80), ("::1", 80)]
+    assert await names.resolve("10.0.0.1", 81, AddressPolicy()) == [("10.0.0.1", 81)]
+    assert await names.resolve("::1", 82, AddressPolicy()) == [("::1", 82)]
     assert names.asked == 0
 
 
-async def test_only_allowed_addresses_of_a_name_are_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each resolved address is judged by itself, doubles are dropped and the order is kept."""
-    Names(monkeypatch, ["fe80::1", "10.0.0.2", "8.8.8.8", "10.0.0.2", "10.0.0.1"])
-    assert await resolve("app.internal", 80, AddressPolicy()) == [("10.0.0.2", 80), ("10.0.0.1", 80)]
+async def test_only_allowed_addresses_of_a_name_are_handed_out() -> None:
+    """Each resolved address is judged by itself, and the order is kept."""
+    names = Names(["fe80::1", "10.0.0.2", "8.8.8.8", "10.0.0.1"])
+    assert await names.resolve("app.internal", 80, AddressPolicy()) == [("10.0.0.2", 80), ("10.0.0.1", 80)]
 
 
-async def test_name_of_a_forbidden_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_name_of_a_forbidden_address_is_refused() -> None:
     """A harmless name that resolves to a metadata service is told apart by its address."""
-    Names(monkeypatch, ["169.254.169.254"])
+    names = Names(["169.254.169.254"])
     with pytest.raises(AddressNotAllowed, match=r"169\.254\.169\.254 is a link-local address"):
-        await resolve("metadata.internal", 80, EVERYTHING)
+        await names.resolve("metadata.internal", 80, EVERYTHING)
 
 
-async def test_every_connect_looks_up_and_checks_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_connect_looks_up_and_checks_anew() -> None:
     """A name that was harmless a moment ago is judged by what it is now."""
-    names = Names(monkeypatch, ["127.0.0.1"], ["169.254.169.254"])
-    assert await resolve("rebind.example", 80, AddressPolicy()) == [("127.0.0.1", 80)]
+    names = Names(["127.0.0.1"], ["169.254.169.254"])
+    assert await names.resolve("rebind.example", 80, AddressPolicy()) == [("127.0.0.1", 80)]
     with pytest.raises(AddressNotAllowed):
-        await resolve("rebind.example", 80, AddressPolicy())
+        await names.resolve("rebind.example", 80, AddressPolicy())
     assert names.asked == 2
 
 
-async def test_unknown_name_is_an_os_error(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unknown_name_is_an_os_error() -> None:
     """No address is not the same as a forbidden one."""
-    Names(monkeypatch)
+    names = Names()
     with pytest.raises(OSError, match="not known"):
-        await resolve("nowhere.example", 80, AddressPolicy())
-    Names(monkeypatch, [])
+        await names.resolve("nowhere.example", 80, AddressPolicy())
+    names = Names([])
     with pytest.raises(OSError, match="has no address"):
-        await resolve("nowhere.example", 80, AddressPolicy())
+        await names.resolve("nowhere.example", 80, AddressPolicy())

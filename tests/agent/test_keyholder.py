@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -13,7 +12,7 @@ import pytest
 
 from relay.agent import keyholder as room
 from relay.agent.config import Exit, FixedKey, KeyRefused, KeySource, MintedKey
-from relay.agent.keyholder import KeyHolder, in_thread
+from relay.agent.keyholder import KeyHolder
 from relay.agent.link import LinkFailed, LinkRefused
 from relay.wire.hello import Refused, Welcome
 from tests.agent.keysource import DAY, Mint, Mover
@@ -438,54 +437,3 @@ async def test_names_are_claimed_once(moves: bool | Exception) -> None:
         told = {True: {"event": "claimed", "subdomains": ["a", "b"]}}
         failed = {"event": "hint", "message": "The login may not."}
         assert life.events == ([told[True]] if moves is True else [failed] if moves else [])
-
-
-# ---- threads
-
-
-async def test_a_source_blocks_nothing_but_its_own_thread() -> None:
-    """A result and an error come back to the loop."""
-    assert await in_thread(threading.current_thread) is not threading.current_thread()
-
-    def fails() -> None:
-        raise NEVER
-
-    with pytest.raises(KeyRefused):
-        await in_thread(fails)
-
-
-async def test_a_source_that_hangs_holds_nobody_back() -> None:
-    """An agent that stops leaves it behind: the thread is no reason for the process to live on."""
-    gate = threading.Event()
-    threads: list[threading.Thread] = []
-
-    def hangs() -> None:
-        threads.append(threading.current_thread())
-        assert gate.wait(10)
-
-    waiting: Awaitable[None] = asyncio.ensure_future(in_thread(hangs))
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(waiting, 0.05)
-    assert threads[0].daemon
-    gate.set()
-    await asyncio.to_thread(threads[0].join, 5)
-    assert not threads[0].is_alive()
-
-
-def test_a_source_that_answers_after_the_loop_has_gone_is_ignored() -> None:
-    """Nothing is raised in its thread, which pytest would make an error."""
-    gate = threading.Event()
-    threads: list[threading.Thread] = []
-
-    def late() -> None:
-        threads.append(threading.current_thread())
-        assert gate.wait(10)
-
-    async def give_up() -> None:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(in_thread(late), 0.01)
-
-    asyncio.run(give_up())
-    gate.set()
-    threads[0].join(5)
-    assert not threads[0].is_alive()

@@ -10,8 +10,7 @@ import picows
 import pytest
 
 from relay.agent import link as link_room
-from relay.agent.forwarder import Forwarder
-from relay.agent.link import Link, LinkFailed, LinkRefused, proxy_for
+from relay.agent.link import LinkFailed, LinkRefused
 from relay.exchange.heads import RequestHead, encode_request
 from relay.mux.errors import SessionGone
 from relay.wire import frames
@@ -19,12 +18,8 @@ from relay.wire.errors import AwayCode, ResetCode
 from relay.wire.hello import Refused
 from tests.agent.localside import on_every_loop, within
 from tests.agent.relayside import REFUSED, WELCOME, a_relay, a_socket, a_websocket, hello, saying, until
+from tests.agent.running import a_link
 from tests.mux.ends import Owner
-
-
-def a_link(on_away: Callable[[], None] = lambda: None) -> Link:
-    forwarder = Forwarder({}, preserve_host=False, report=lambda event: None, now=asyncio.get_running_loop().time)
-    return Link(forwarder, on_away)
 
 
 async def failure(url: str) -> str:
@@ -298,35 +293,13 @@ async def test_giving_up_an_attempt_leaves_nothing() -> None:
         await within(link.wait())
 
 
-# ---- proxies
-
-
-@pytest.mark.parametrize(
-    ("relay", "environment", "proxy"),
-    [
-        ("wss://relay.example.com", {}, None),
-        ("wss://relay.example.com", {"https_proxy": "http://proxy:3128"}, "http://proxy:3128"),
-        ("wss://relay.example.com", {"HTTPS_PROXY": "http://proxy:3128"}, "http://proxy:3128"),
-        ("wss://relay.example.com:8443/x", {"https_proxy": "http://u:p@proxy:1"}, "http://u:p@proxy:1"),
-        ("wss://relay.example.com", {"http_proxy": "http://proxy:3128"}, None),
-        ("ws://relay.example.com", {"http_proxy": "http://proxy:3128"}, "http://proxy:3128"),
-        ("ws://127.0.0.1:8081", {"http_proxy": "http://proxy:3128"}, None),
-        ("ws://relay.localhost:8081", {"http_proxy": "http://proxy:3128"}, None),
-        ("wss://[::1]", {"https_proxy": "http://proxy:3128"}, None),
-        ("ws://relay.example.com", {"https_proxy": "http://proxy:3128"}, None),
-        ("wss://relay.example.com", {"https_proxy": "http://proxy:3128", "no_proxy": "example.com"}, None),
-        ("wss://relay.example.com:443", {"https_proxy": "http://proxy:3128", "no_proxy": "relay.example.com"}, None),
-        ("wss://relay.example.com", {"https_proxy": "http://proxy:3128", "no_proxy": "*"}, None),
-        ("ws://127.0.0.1:8081", {"http_proxy": "http://proxy:3128", "no_proxy": "localhost,127.0.0.1"}, None),
-    ],
-)
-def test_the_environments_proxy(
-    relay: str, environment: dict[str, str], proxy: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As HTTP clients read it: by scheme, with exceptions."""
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert proxy_for(relay) == proxy
+@on_every_loop
+async def test_a_link_that_is_not_wanted_any_more_says_no_hello() -> None:
+    """The agent was told to stop while it dialled: a relay that never heard of the link sends no request over it."""
+    async with a_relay() as relay:
+        link = a_link()
+        with pytest.raises(LinkFailed, match="the agent stops"):
+            await within(link.open(relay.url, hello(), lambda: False))
+        await until(lambda: relay.sessions and relay.sessions[0].ended)
+        assert relay.answers.hellos == []
+        await within(link.wait())

@@ -18,7 +18,7 @@ from relay.wire.errors import AwayCode
 from relay.wire.hello import Refused
 from tests.agent.localside import on_every_loop, within
 from tests.agent.relayside import REFUSED, WELCOME, Say, a_relay, a_websocket, hello, saying, until
-from tests.agent.test_link import a_link
+from tests.agent.running import a_link
 
 WELCOMED = b'{"session":"s","tunnels":[{"name":"demo","url":"http://x"}],"ping_interval":5,"max_streams":5,"version":1}'
 RENEWED = WELCOMED.replace(b":5,", b":0.75,", 1)
@@ -185,6 +185,7 @@ async def test_what_a_relay_means_by_its_last_word(code: AwayCode, verdict: str 
         relay.sessions[0].close(code, "Because.")
         await within(link.wait())
         assert link.verdict == (None if verdict is None else Refused(verdict, "Because."))
+        assert link.overloaded == (code == AwayCode.OVERLOADED)
 
 
 @on_every_loop

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from relay.agent import addresses
+from relay.agent import lookups
 from relay.agent.addresses import AddressPolicy
-from relay.agent.pool import LocalCall, LocalPool
+from relay.agent.pool import Keep, LocalCall, LocalPool
 from relay.agent.requests import LocalRequest
 from relay.agent.targets import parse_target
 from tests.agent.localside import Log, Peer, Service, on_every_loop, within
@@ -55,7 +56,7 @@ class Pooled:
 async def pooled(idle: float = 4.0, fresh: float = 1.0, most_idle: int = 64) -> AsyncIterator[Pooled]:
     async with Service() as service:
         target = parse_target(str(service.port))
-        pool = LocalPool(target, AddressPolicy(), idle=idle, fresh=fresh, most_idle=most_idle)
+        pool = LocalPool(target, AddressPolicy(), keep=Keep(idle=idle, fresh=fresh, most=most_idle))
         yield Pooled(service, pool)
         await within(pool.aclose())
 
@@ -343,7 +344,7 @@ def unused_port(host: str = "127.0.0.1") -> int:
 
 async def refusal(target: str, connect_timeout: float = 10.0) -> str:
     """What is said when nothing can be connected to."""
-    pool = LocalPool(parse_target(target), AddressPolicy(), connect_timeout=connect_timeout)
+    pool = LocalPool(parse_target(target), AddressPolicy(), keep=Keep(connecting=connect_timeout))
     log = Log()
     call = pool.start(request(b"POST", "chunked"), log)
     call.write(b"held")
@@ -399,11 +400,11 @@ async def test_name_is_looked_up_and_checked_at_every_connect(monkeypatch: pytes
     """One lookup a connection, and what it said is what is connected to."""
     asked: list[str] = []
 
-    async def lookup(host: str, port: int) -> list[str]:
+    def lookup(host: str, port: int) -> list[str]:
         asked.append(host)
         return ["127.0.0.1"] if len(asked) < 3 else ["169.254.169.254"]
 
-    monkeypatch.setattr(addresses, "_lookup", lookup)
+    monkeypatch.setattr(lookups, "addresses_of", lookup)
     async with Service() as service:
         pool = LocalPool(parse_target(f"rebind.example:{service.port}"), AddressPolicy())
         for _ in range(2):
@@ -428,23 +429,41 @@ async def test_name_is_looked_up_and_checked_at_every_connect(monkeypatch: pytes
 async def test_connect_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name service that does not answer counts too."""
 
-    async def lookup(host: str, port: int) -> list[str]:
-        await asyncio.Event().wait()
+    def lookup(host: str, port: int) -> list[str]:
+        assert answering.wait(10)
         raise AssertionError
 
-    monkeypatch.setattr(addresses, "_lookup", lookup)
+    answering = threading.Event()
+    monkeypatch.setattr(lookups, "addresses_of", lookup)
     assert await refusal("slow.example:80", connect_timeout=0.05) == "http://slow.example: no connection within 0.05 s"
+    answering.set()
 
 
 @on_every_loop
 async def test_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
     """Said in words."""
 
-    async def lookup(host: str, port: int) -> list[str]:
+    def lookup(host: str, port: int) -> list[str]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(addresses, "_lookup", lookup)
+    monkeypatch.setattr(lookups, "addresses_of", lookup)
     assert await refusal("nowhere.example:81") == "http://nowhere.example:81: the name does not resolve"
+
+
+@on_every_loop
+async def test_idle_connections_are_dropped_when_they_may_be_dead() -> None:
+    """The next exchange is on a new one, and one that runs is not disturbed."""
+    async with pooled() as local:
+        _, running = local.start()
+        busy = await local.service.accept()
+        await busy.head()
+        peer = await local.answered()
+        local.pool.drop_idle()
+        assert await peer.rest() == b""
+        await local.answered()
+        await busy.send(NO_CONTENT)
+        await running.over()
+        assert running.names == ["head", "end"]
 
 
 # ---- the end -------------------------------------------------------------------------------------------------------

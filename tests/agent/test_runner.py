@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from relay.agent import backoff as backoff_room
+from relay.agent import link as link_room
 from relay.agent import runner as runner_room
+from relay.agent import slots as slots_room
+from relay.agent import surroundings as surroundings_room
 from relay.agent.config import Exit
+from relay.exchange.heads import RequestHead, encode_request
 from relay.wire.errors import AwayCode
 from relay.wire.hello import Refused
+from relay.wire.limits import TunnelLimits
+from tests.agent.keysource import DAY, Mint
 from tests.agent.localside import Service, on_every_loop
-from tests.agent.relayside import Relay, a_relay, settings, until
+from tests.agent.relayside import WELCOME, Relay, Say, a_relay, a_websocket, saying, send_away, settings, until
 from tests.agent.running import Running, connected, request, running, served
+from tests.mux.ends import Owner
+from tests.support.clock import ManualClock
+from tests.support.faults import FaultProxy
 
 SOON = 0.02
 
@@ -47,8 +59,7 @@ async def test_an_agent_comes_up_on_all_its_links() -> None:
 @on_every_loop
 async def test_a_request_goes_through() -> None:
     """From a stream of the relay to the local service and back, and it is reported."""
-    async with Service() as service, a_relay() as relay, running(settings(relay.url, port=service.port)) as run:
-        await until(lambda: relay.links)
+    async with Service() as service, served(port=service.port) as (relay, run):
         owner = request(relay)
         peer = await service.accept()
         await peer.head()
@@ -101,7 +112,7 @@ async def test_a_link_that_keeps_breaking_is_tried_less_often() -> None:
 @on_every_loop
 async def test_a_link_that_lived_is_replaced_at_once_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each break of a link that was stable begins a new outage."""
-    monkeypatch.setattr(runner_room, "STABLE_AFTER", 0.0)
+    monkeypatch.setattr(slots_room, "STABLE_AFTER", 0.0)
     async with served() as (relay, run):
         for count in range(1, 5):
             await connected(relay, run, count)
@@ -131,20 +142,140 @@ async def test_an_agent_waits_for_its_relay_for_ever() -> None:
 @on_every_loop
 async def test_a_relay_that_goes_away_is_replaced_beside_it() -> None:
     """A new link is opened at once; a stream on the old one ends as if nothing were."""
-    async with Service() as service, a_relay() as relay:
-        local = settings(relay.url, port=service.port, links=1)
-        async with running(local) as run:
-            await until(lambda: relay.links)
-            owner = request(relay)
+    async with Service() as service, served(port=service.port) as (relay, run):
+        owner = request(relay)
+        peer = await service.accept()
+        await peer.head()
+        send_away(relay.sessions[0])
+        await until(lambda: len(run.said("connected")) == 2)
+        assert run.said("disconnected")[0]["reason"] == "the relay is going away"
+        assert not relay.sessions[0].ended or owner.reset is None
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await until(lambda: owner.trailers is not None or owner.reset)
+        assert bytes(owner.body) == b"ok"
+
+
+@on_every_loop
+async def test_a_relay_that_goes_away_is_served_until_it_has_gone() -> None:
+    """It may go on to send requests over the old link, which the agent serves and leaves for the relay to end; what a
+    relay that ends answers to new links is waited out.
+    """
+    async with Service() as service, served(port=service.port) as (relay, run):
+        relay.answers.refusals = [Refused("draining", "This relay ends.", 0.01)] * 5
+        relay.sessions[0].go_away(AwayCode.SHUTDOWN, "the relay stops")
+        await until(lambda: run.said("disconnected"))
+        for _ in range(3):
+            owner = Owner()
+            head = encode_request(RequestHead(b"GET", b"/", [], "demo"))
+            owner.stream = relay.sessions[0].open(head, True, owner)
             peer = await service.accept()
             await peer.head()
-            relay.sessions[0].go_away(AwayCode.SHUTDOWN, "restarting")
-            await until(lambda: len(run.said("connected")) == 2)
-            assert run.said("disconnected")[0]["reason"] == "the relay is going away"
-            assert not relay.sessions[0].ended or owner.reset is None
-            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-            await until(lambda: owner.trailers is not None or owner.reset)
+            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+            await until(lambda owner=owner: owner.trailers is not None)  # type: ignore[misc]
             assert bytes(owner.body) == b"ok"
+        await until(lambda: len(run.said("refused")) == 5)
+        assert {event["code"] for event in run.said("refused")} == {"draining"}
+        await until(lambda: len(run.said("connected")) == 2)
+
+
+# ---- the world around
+
+
+@pytest.fixture
+def attentive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks are taken all the time, and links are not waited for."""
+    monkeypatch.setattr(surroundings_room, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(runner_room, "ANSWERS_WITHIN", 0.3)
+
+
+@on_every_loop
+async def test_links_that_did_not_outlive_a_sleep_are_replaced(
+    attentive: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that still answers goes on with what it carries; for the other a new one comes at once."""
+    asleep, loop = 0.0, asyncio.get_running_loop()
+    monkeypatch.setattr(surroundings_room, "counting_sleep", lambda: loop.time() + asleep)
+    async with Service() as service, served(links=2, port=service.port, through=FaultProxy) as (relay, run):
+        owners = [request(relay, slot) for slot in (0, 1)]
+        for _ in owners:
+            await (await service.accept()).head()
+        assert run.proxy is not None
+        await run.proxy.swallow("both", pair=(await run.proxy.pairs())[0], new=False)
+        asleep = 600.0
+        await until(lambda: len(run.said("connected")) == 3)
+        assert [round(event["asleep"]) for event in run.said("woke")] == [600]
+        (gone,) = run.said("disconnected")
+        assert (gone["reason"], gone["retry_in"]) == ("the relay does not answer on it any more", 0.0)
+        await until(lambda: any(owner.reset for owner in owners))  # its newer twin evicts the dead link
+        for peer in service.peers:
+            with contextlib.suppress(ConnectionError):
+                await peer.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await until(lambda: all(owner.reset or owner.trailers is not None for owner in owners))
+        assert sorted(owner.reset is None for owner in owners) == [False, True]
+
+
+@on_every_loop
+async def test_an_agent_that_waits_to_try_again_tries_when_the_network_is_back(
+    attentive: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had long given up trying often."""
+    monkeypatch.setattr(backoff_room, "CAPS", ())
+    monkeypatch.setattr(backoff_room, "FIRST", 1000.0)
+    monkeypatch.setattr(backoff_room, "LAST_CAP", 1000.0)
+    way = "127.0.0.1"
+    monkeypatch.setattr(surroundings_room, "way_to", lambda peer: way)
+    async with served() as (relay, run):
+        relay.answers.refusals = [Refused("overloaded", "Later.", 0.0)]
+        relay.links[0].session.abort("cut")
+        await until(lambda: len(run.said("disconnected")) == 2)
+        assert run.said("disconnected")[-1]["retry_in"] > 1
+        way = ""
+        await asyncio.sleep(0.05)
+        way = "192.0.2.2"
+        await until(lambda: len(run.said("connected")) == 2)
+        assert run.said("network_changed")[0] == {"event": "network_changed", "address": "192.0.2.2"}
+
+
+@on_every_loop
+async def test_a_clock_that_jumps_disturbs_nobody(attentive: None) -> None:
+    """It is told, and neither a link nor the key suffers; one new key is the most that a jump costs."""
+    wall = ManualClock()
+    mint = Mint(wall)
+    async with served(links=2, keys=mint, now=wall) as (relay, run):
+        for count in range(1, 6):
+            wall.advance(400 * DAY)
+            await until(lambda count=count: len(run.said("clock_changed")) == count)  # type: ignore[misc]
+        assert mint.asked <= 1 + 5
+        assert not run.said("disconnected", "woke")
+        assert len(relay.answers.hellos) == 2
+
+
+def welcoming(more: bytes = b"") -> Say:
+    body = b'{"session":"s","tunnels":[{"name":"demo","url":"http://x"}],"ping_interval":5,"max_streams":5,"version":1'
+    return saying(WELCOME, body + more + b"}")
+
+
+@pytest.mark.parametrize(("more", "warns"), [(b"", True), (b',"limits":[]', True), (b',"limits":["demo"]', False)])
+@on_every_loop
+async def test_limits_that_the_relay_does_not_keep_are_warned_of(more: bytes, warns: bool) -> None:
+    """Once; the tunnel is open all the same."""
+    async with a_websocket(welcoming(more)) as url:
+        asked = replace(settings(url), limits={"demo": TunnelLimits(20, 5)})
+        async with running(asked) as run:
+            await until(lambda: run.said("established"))
+            said = [event["message"] for event in run.said("warning")]
+            assert len(said) == warns
+            assert all("requests to demo are not limited" in message for message in said)
+
+
+@on_every_loop
+async def test_limits_reach_the_relay() -> None:
+    """As they were asked for, on every link."""
+    async with a_relay() as relay:
+        limits = {"demo": TunnelLimits(20, None)}
+        async with running(replace(settings(relay.url, links=2), limits=limits)) as run:
+            await until(lambda: len(run.said("connected")) == 2)
+            assert [hello.limits for hello in relay.answers.hellos] == [limits] * 2
 
 
 # ---- refusals
@@ -175,7 +306,7 @@ async def test_a_refusal_at_the_start_is_final(refused: Refused, code: Exit) -> 
             assert len(relay.answers.hellos) == 1
 
 
-@pytest.mark.parametrize("code", ["overloaded", "too_many", "stale_generation", "something_new"])
+@pytest.mark.parametrize("code", ["overloaded", "draining", "too_many", "stale_generation", "something_new"])
 @on_every_loop
 async def test_a_refusal_with_a_time_is_tried_again(code: str) -> None:
     """Not before that time, and then until it is welcomed."""
@@ -242,27 +373,57 @@ async def test_a_busy_agent_finishes_what_runs(ends: str, monkeypatch: pytest.Mo
     """Nothing new is taken; it stops when the last exchange has ended, its time is over, or it is told again."""
     if ends == "the grace time":
         monkeypatch.setitem(runner_room.GRACE, signal.SIGTERM, 0.05)
-    async with Service() as service, a_relay() as relay:
-        local = settings(relay.url, port=service.port, links=1)
-        async with running(local) as run:
-            await until(lambda: relay.links)
-            owner = request(relay)
-            peer = await service.accept()
-            await peer.head()
+    async with Service() as service, served(port=service.port) as (relay, run):
+        owner = request(relay)
+        peer = await service.accept()
+        await peer.head()
+        signal.raise_signal(signal.SIGTERM)
+        await until(lambda: run.said("stopping"))
+        assert run.said("stopping") == [{"event": "stopping", "open": 1}]
+        await until(lambda: not relay.links)
+        assert not run.task.done()
+        if ends == "the exchange":
+            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+        elif ends == "a second signal":
             signal.raise_signal(signal.SIGTERM)
-            await until(lambda: run.said("stopping"))
-            assert run.said("stopping") == [{"event": "stopping", "open": 1}]
-            await until(lambda: not relay.links)
-            assert not run.task.done()
-            if ends == "the exchange":
-                await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
-            elif ends == "a second signal":
-                signal.raise_signal(signal.SIGTERM)
-            assert await run.exits() == Exit.STOPPED
-            await until(lambda: owner.trailers is not None or owner.reset)
-            assert (bytes(owner.body) == b"hello") == (ends == "the exchange")
-            if ends != "the exchange":
-                await peer.rest()
+        assert await run.exits() == Exit.STOPPED
+        await until(lambda: owner.trailers is not None or owner.reset)
+        assert (bytes(owner.body) == b"hello") == (ends == "the exchange")
+        if ends != "the exchange":
+            await peer.rest()
+
+
+@on_every_loop
+async def test_a_busy_agent_waits_until_all_has_been_taken() -> None:
+    """The local service has long said its last word when the visitor still reads: none of it is cut off."""
+    body = bytes(range(256)) * 400  # more than the first credit, less than what makes the local service wait
+    async with Service() as service, served(port=service.port) as (relay, run):
+        owner = request(relay, owner=Owner(greedy=False))
+        peer = await service.accept()
+        await peer.head()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        await until(lambda: run.said("request"))
+        signal.raise_signal(signal.SIGTERM)
+        await until(lambda: not relay.links)
+        assert owner.trailers is None
+        assert not run.task.done()
+        while owner.trailers is None and owner.reset is None:
+            owner.take()
+            await asyncio.sleep(0.005)
+        assert bytes(owner.body) == body
+        assert await run.exits() == Exit.STOPPED
+
+
+@on_every_loop
+async def test_an_agent_whose_relay_is_away_does_not_wait_to_stop() -> None:
+    """A link that carries nothing more, and answers nothing, holds it up for a moment only."""
+    loop = asyncio.get_running_loop()
+    async with served(through=FaultProxy) as (_, run):
+        assert run.proxy is not None
+        await run.proxy.swallow("both")
+        begun = loop.time()
+        assert await run.stop() == Exit.STOPPED
+        assert loop.time() - begun < 2 * link_room.SETTLED_WITHIN + runner_room.CLOSED_WITHIN
 
 
 @on_every_loop

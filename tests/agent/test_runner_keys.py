@@ -8,12 +8,13 @@ import threading
 import pytest
 
 from relay.agent import keyholder as keyholder_room
+from relay.agent import runner as runner_room
 from relay.agent.config import Exit, KeyRefused
 from relay.wire.errors import AwayCode
 from relay.wire.hello import Refused
 from tests.agent.keysource import DAY, Mint, Mover
 from tests.agent.localside import Service, on_every_loop
-from tests.agent.relayside import a_relay, settings, until
+from tests.agent.relayside import a_relay, send_away, settings, until
 from tests.agent.running import request, running, served
 from tests.support.clock import ManualClock
 
@@ -100,12 +101,7 @@ async def test_a_new_key_comes_to_every_live_link_and_disturbs_no_stream(impatie
     """One mint for all links, at two thirds of a life; the answer that was under way arrives whole."""
     wall = ManualClock()
     mint = Mint(wall)
-    async with (
-        Service() as service,
-        a_relay() as relay,
-        running(settings(relay.url, links=3, keys=mint, port=service.port), wall) as run,
-    ):
-        await until(lambda: len(relay.links) == len(run.said("connected")) == 3)
+    async with Service() as service, served(links=3, keys=mint, port=service.port, now=wall) as (relay, run):
         owner = request(relay, slot=1)
         peer = await service.accept()
         await peer.head()
@@ -128,16 +124,11 @@ async def test_a_new_key_comes_to_every_live_link_and_disturbs_no_stream(impatie
 async def test_a_link_that_only_finishes_has_its_key_renewed_too(impatient: None) -> None:
     """A long answer on a link that the relay sent away must not end with the key."""
     wall = ManualClock()
-    async with (
-        Service() as service,
-        a_relay() as relay,
-        running(settings(relay.url, keys=Mint(wall), port=service.port), wall) as run,
-    ):
-        await until(lambda: relay.links)
+    async with Service() as service, served(keys=Mint(wall), port=service.port, now=wall) as (relay, run):
         owner = request(relay)
         peer = await service.accept()
         await peer.head()
-        relay.sessions[0].go_away(AwayCode.SHUTDOWN, "restarting")
+        send_away(relay.sessions[0])
         await until(lambda: len(run.said("connected")) == 2)
         wall.advance(0.67 * DAY)
         await until(lambda: len(run.said("renewed")) == 2)
@@ -229,6 +220,36 @@ async def test_a_session_that_ends_with_its_key_is_followed_by_one_with_another(
         assert not run.said("revoked")
 
 
+@pytest.mark.parametrize("times", [1, 2])
+@on_every_loop
+async def test_a_new_key_that_a_node_does_not_know_yet_is_shown_once_more(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another node minted it a moment ago, and with it perhaps its signer; refused again, it is refused."""
+    monkeypatch.setattr(runner_room, "KNOWN_AFTER", SOON)
+    async with a_relay() as relay:
+        relay.answers.refusals = [Refused("bad_key", "Unknown.")] * times
+        async with running(settings(relay.url, keys=Mint(ManualClock()))) as run:
+            if times == 1:
+                await until(lambda: run.said("connected"))
+                assert not run.said("refused", "disconnected")
+            else:
+                assert await run.exits() == Exit.KEY_REFUSED
+            assert relay.answers.keys == ["key-1", "key-1"]
+
+
+@on_every_loop
+async def test_a_key_that_was_known_is_not_shown_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was admitted a while ago and is refused now is refused for good."""
+    wall = ManualClock()
+    async with served(keys=Mint(wall), now=wall) as (relay, run):
+        wall.advance(runner_room.NEW_KEY)
+        relay.answers.refusals = [Refused("bad_key", "No.")]
+        relay.links[0].session.abort("cut")
+        assert await run.exits() == Exit.KEY_REFUSED
+        assert relay.answers.keys == ["key-1"] * 2
+
+
 # ---- the end of a key, of a tunnel, of a name
 
 
@@ -264,11 +285,10 @@ async def test_a_verdict_on_all_links_is_told_once() -> None:
 @on_every_loop
 async def test_a_verdict_on_a_link_that_only_finishes_counts() -> None:
     """It was sent away before, and its last stream still ran."""
-    async with Service() as service, a_relay() as relay, running(settings(relay.url, port=service.port)) as run:
-        await until(lambda: relay.links)
+    async with Service() as service, served(port=service.port) as (relay, run):
         request(relay)
         await service.accept()
-        relay.sessions[0].go_away(AwayCode.SHUTDOWN, "restarting")
+        send_away(relay.sessions[0])
         await until(lambda: len(run.said("connected")) == 2)
         relay.sessions[0].close(AwayCode.REVOKED, WHY)
         assert await run.exits() == Exit.KEY_REVOKED

@@ -12,6 +12,7 @@ import pytest
 
 from relay.cli.http import random_name
 from relay.wire.hello import LABEL
+from relay.wire.limits import TunnelLimits
 from tests.cli.conftest import Command, Event, StandIn
 
 UP: list[Event] = [
@@ -49,7 +50,7 @@ def test_every_option_arrives(command: Command, agent: StandIn) -> None:
     command(
         "http", "-s", "api=3000", "--subdomain", "web=http://192.168.1.20:8000", "--relay", "ws://relay.example",
         "--insecure", "--links", "4", "--preserve-host", "--allow-upstream", "203.0.113.0/24", "--allow-upstream",
-        "2001:db8::/32", "--http-parser", "h11",
+        "2001:db8::/32", "--http-parser", "h11", "--rate", "20", "--rate-per-address", "5",
     )  # fmt: skip
     settings = agent.settings
     assert [(name, target.url) for name, target in settings.tunnels] == [
@@ -59,6 +60,29 @@ def test_every_option_arrives(command: Command, agent: StandIn) -> None:
     assert (settings.relay_url, settings.links) == ("ws://relay.example", 4)
     assert (settings.preserve_host, settings.http_parser) == (True, "h11")
     assert settings.allow_upstream == (ip_network("203.0.113.0/24"), ip_network("2001:db8::/32"))
+    assert settings.limits == dict.fromkeys(("api", "web"), TunnelLimits(20, 5))
+
+
+def test_a_tunnel_is_not_limited_unless_somebody_says_so(command: Command, agent: StandIn) -> None:
+    """One of the two rates is enough, and the other stays open."""
+    command("http", "3000", "-s", "x")
+    assert agent.settings.limits == {}
+    command("http", "3000", "-s", "x", "--rate-per-address", "1")
+    assert agent.settings.limits == {"x": TunnelLimits(None, 1)}
+
+
+@pytest.mark.parametrize("text", ["ftp://me:s3cret@proxy", "http://me:s3cret@proxy:port"])
+def test_a_proxy_that_can_be_none_is_a_mistake(
+    text: str, command: Command, agent: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said before anything is sent, without what stands in it; for a relay on this machine it does not count."""
+    monkeypatch.setenv("HTTPS_PROXY", text)
+    result = command("http", "3000", "-s", "x", "--relay", "wss://relay.example")
+    assert result.code == 2
+    assert "HTTPS_PROXY in the environment" in result.err
+    assert "s3cret" not in result.err
+    assert agent.settings is None
+    assert command("http", "3000", "-s", "x").code == 0
 
 
 def test_several_names_for_one_local_service(command: Command, agent: StandIn) -> None:
@@ -94,6 +118,8 @@ def test_a_random_name(command: Command, agent: StandIn) -> None:
         (("3000", "--links", "0"), "--links must be"),
         (("3000", "--http-parser", "regex"), "httptools or h11"),
         (("3000", "--allow-upstream", "here"), "--allow-upstream must be"),
+        (("3000", "--rate", "0"), "--rate must be"),
+        (("3000", "--rate-per-address", "1000001"), "--rate-per-address must be"),
         (("3000", "--relay", "ws://10.0.0.1"), "--insecure"),
         (("3000", "--key-file", "/nonexistent/key"), "No such file"),
     ],
@@ -250,6 +276,35 @@ def test_a_relay_that_asks_for_patience(command: Command, agent: StandIn) -> Non
     assert result.err.count("The relay refused: Busy.") == 1
     assert result.out.count("Trying again until the relay agrees.") == 1
     assert "cannot be reached" not in result.out
+
+
+def test_a_relay_that_is_restarted_is_no_complaint(command: Command, agent: StandIn) -> None:
+    """The one that ends takes no links, and says so each time; for people it is one line until another one does."""
+    refused: Event = {"event": "refused", "code": "draining", "message": "This relay ends.", "retry_after": 0.25}
+    away: Event = {"event": "disconnected", "slot": 0, "reason": "This relay ends.", "retry_in": 0.25}
+    gone: Event = {"event": "disconnected", "slot": 0, "reason": "the relay is going away", "retry_in": 0.0}
+    agent.events = [*UP, gone, UP[0], refused, away, UP[0], refused, away, UP[1]]
+    result = command("http", "3000", "-s", "x")
+    assert result.err == ""
+    assert result.out.count("The relay is being restarted.") == 1
+    assert "until the relay agrees" not in result.out
+    assert result.out.count("Connected to the relay again.") == 1
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ({"event": "woke", "asleep": 12.4}, "This machine slept for 12 s. Looking after the tunnel."),
+        ({"event": "woke", "asleep": 3 * 3600.0}, "This machine slept for 3 h."),
+        ({"event": "network_changed", "address": "10.0.0.5"}, "The network has changed, to 10.0.0.5. Looking after"),
+        ({"event": "clock_changed", "by": -600.0}, "This machine's clock was set back by 10 min."),
+        ({"event": "clock_changed", "by": 30.0}, "This machine's clock was set forward by 30 s."),
+    ],
+)
+def test_what_befalls_the_machine_is_said_each_time(event: Event, said: str, command: Command, agent: StandIn) -> None:
+    """A state that is not shown looks like a fault of the tunnel."""
+    agent.events = [*UP, event, event]
+    assert command("http", "3000", "-s", "x").out.count(said) == 2
 
 
 def test_the_life_of_the_agents_own_key(command: Command, agent: StandIn) -> None:

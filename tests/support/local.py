@@ -142,11 +142,13 @@ def _json(told: Any, *, head_only: bool = False) -> bytes:
 
 
 class LocalProcess(Child):
-    """A `LocalService` in its own process: `async with LocalProcess() as local: local.port`."""
+    """A `LocalService` in its own process: `async with LocalProcess() as local: local.port`, free or the one given."""
 
-    def __init__(self) -> None:
-        super().__init__([sys.executable, "-m", "tests.support.local"], name="local service", env=KEEP_MEMORY)
-        self.port = 0
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(
+            [sys.executable, "-m", "tests.support.local", str(port)], name="local service", env=KEEP_MEMORY
+        )
+        self.port = port
 
     async def start(self) -> None:
         await super().start()
@@ -154,7 +156,9 @@ class LocalProcess(Child):
 
 
 async def _main() -> None:
-    async with LocalService() as local:
+    service = LocalService()
+    service.port = int(sys.argv[1])
+    async with service as local:
         say(event="listening", port=local.port)
         await (await stdin_lines()).read()
 

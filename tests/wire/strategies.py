@@ -8,6 +8,7 @@ import json
 from hypothesis import strategies as st
 
 from relay.wire import access, frames, hello
+from relay.wire import limits as wire_limits
 from relay.wire.errors import LocalProtocolError
 
 KINDS = sorted(frames.NAMES)
@@ -114,8 +115,15 @@ rules = st.builds(
     basic=st.dictionaries(users, hashes, max_size=2).map(lambda known: tuple(known.items())),
 ).filter(lambda one: bool(one.ways))
 
+_rates = st.none() | st.integers(1, wire_limits.MOST_RATE)
+limits = st.builds(wire_limits.TunnelLimits, _rates, _rates).filter(lambda one: one != wire_limits.TunnelLimits())
+
 hellos = st.builds(
-    lambda given, *asked: dataclasses.replace(given, access=dict(zip(given.names, asked, strict=False))),
+    lambda given, braked, *asked: dataclasses.replace(
+        given,
+        access=dict(zip(given.names, asked, strict=False)),
+        limits=dict(zip(reversed(given.names), braked, strict=False)),
+    ),
     st.builds(
         hello.Hello,
         instance=st.from_regex(r"[0-9A-Za-z_-]{1,64}", fullmatch=True),
@@ -126,13 +134,16 @@ hellos = st.builds(
         versions=st.lists(st.integers(1, hello.MAX_VERSION), min_size=1, max_size=16).map(tuple),
         agent=texts(128),
     ),
+    st.lists(limits, max_size=2),
     rules,
     rules,
 )
 
 welcomes = st.builds(
-    lambda said, *ways: dataclasses.replace(
-        said, access={name: told for (name, _), told in zip(said.tunnels, ways, strict=False)}
+    lambda said, braked, *ways: dataclasses.replace(
+        said,
+        access={name: told for (name, _), told in zip(said.tunnels, ways, strict=False)},
+        limits=tuple(name for name, _ in said.tunnels[:braked]),
     ),
     st.builds(
         hello.Welcome,
@@ -143,6 +154,7 @@ welcomes = st.builds(
         version=st.integers(1, hello.MAX_VERSION),
         relay=texts(128),
     ),
+    st.integers(0, 4),
     st.lists(st.sampled_from([access.VISITOR_KEY, access.BASIC, "badge"]), max_size=3).map(tuple),
 )
 
@@ -154,7 +166,7 @@ _BODIES = (hello.Hello, hello.Welcome, hello.Refused, hello.Renew)
 _MEMBERS = st.sampled_from(
     sorted(
         {member for body in _BODIES for member in body.__dataclass_fields__}
-        | {"name", "url", "later", "visitor_keys", "basic", "demo"}
+        | {"name", "url", "later", "visitor_keys", "basic", "rate", "rate_per_address", "demo"}
     )
 )
 any_json = st.recursive(

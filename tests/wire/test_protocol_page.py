@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from relay.exchange import heads
-from relay.wire import access, frames, hello
+from relay.wire import access, frames, hello, limits
 from relay.wire.errors import AwayCode, LocalProtocolError, ResetCode
 from relay.wire.states import TRANSITIONS, Signal, State
 from tests.wire.golden import load
@@ -97,8 +97,8 @@ def test_codes_are_those_of_the_table(title: str, codes: type[IntEnum]) -> None:
 
 def test_limits_are_those_of_the_table() -> None:
     """Each limit of the page is the constant that the code checks."""
-    limits = {row[0]: int(row[1]) for row in table("Limits", "limit")}
-    assert limits == {
+    told = {row[0]: int(row[1]) for row in table("Limits", "limit")}
+    assert told == {
         "message, reassembled": frames.MAX_MESSAGE,
         "payload of DATA": frames.MAX_DATA,
         "payload of OPEN, HEAD, END": frames.MAX_HEAD,
@@ -119,6 +119,7 @@ def test_limits_are_those_of_the_table() -> None:
         "users of a name": access.MAX_USERS,
         "user, characters": access.MAX_USER,
         "hash of a password, characters": access.MAX_HASH,
+        "requests a second of a name": limits.MOST_RATE,
     }
 
 

@@ -108,7 +108,7 @@ def plain_welcome(welcome: hello.Welcome) -> dict[str, Any]:
     for tunnel in tunnels:
         if tunnel["name"] in access:
             tunnel["access"] = list(access[tunnel["name"]])
-    return {**plain, "tunnels": tunnels}
+    return {**plain, "tunnels": tunnels, "limits": list(welcome.limits)}
 
 
 def plain_hello(said: hello.Hello) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from relay.wire.messages import Assembler
 NOT_SENT_MOST = 128 * 1024
 # A close handshake that takes longer than this is cut.
 CLOSE_WITHIN = 2.0
+# A fragment smaller than this brings little more than its header.
+LEAST_FRAGMENT = 1024
 # Bytes of reason in a close frame; RFC 6455 §5.5 has room for 123.
 MOST_REASON = 100
 
@@ -68,6 +70,16 @@ class WebSocketCarrier(WSListener):
         if self._transport is not None:
             self._transport.disconnect(False)
 
+    def pause(self) -> None:
+        """See `Carrier.pause`."""
+        if self._transport is not None and not self._transport.underlying_transport.is_closing():
+            self._transport.underlying_transport.pause_reading()
+
+    def resume(self) -> None:
+        """See `Carrier.resume`."""
+        if self._transport is not None and not self._transport.underlying_transport.is_closing():
+            self._transport.underlying_transport.resume_reading()
+
     @property
     def peer(self) -> str:
         """The address at the other end of the transport."""
@@ -82,12 +94,16 @@ class WebSocketCarrier(WSListener):
         """The handshake is done."""
         self._transport = transport
         raw = transport.underlying_transport
-        raw.set_write_buffer_limits(high=0)
+        # A transport over TLS is full from `high` bytes on, any other above it: with 0 the former would be full for ever.
+        raw.set_write_buffer_limits(high=0 if raw.get_extra_info("ssl_object") is None else 1)
         sock = raw.get_extra_info("socket")
         if sock is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_MOST)
-        self._owner = self._make_owner(self)
+        # Forgotten then, as is the transport at the end: what a connection read into is let go with it, and not when
+        # somebody looks for circles.
+        make, self._make_owner = self._make_owner, _no_owner
+        self._owner = make(self)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """One WebSocket frame."""
@@ -102,6 +118,9 @@ class WebSocketCarrier(WSListener):
             # Not while the transport is full: answers must not pile up for a peer that reads nothing.
             if not self._full:
                 transport.send_pong(frame.get_payload_as_bytes())
+            self._owner.on_noise()
+        elif kind == WSMsgType.PONG:
+            self._owner.on_noise()
         elif kind == WSMsgType.CLOSE:
             reason = frame.get_close_message()
             self._reason = self._reason or (reason or b"").decode("utf-8", "replace") or "closed by the other side"
@@ -114,6 +133,7 @@ class WebSocketCarrier(WSListener):
         if self._timer is not None:
             self._timer.cancel()
         self._closing = True
+        self._transport = None
         owner, self._owner = self._owner, None
         if owner is not None:
             owner.on_lost(self._reason or "the connection broke")
@@ -134,10 +154,16 @@ class WebSocketCarrier(WSListener):
             return
         assert self._owner is not None
         if first and frame.fin:
-            self._owner.on_message(frame.get_payload_as_memoryview())
+            whole = frame.get_payload_as_memoryview()
+            if not whole:
+                self._owner.on_noise()
+            self._owner.on_message(whole)
             return
+        fragment = frame.get_payload_as_memoryview()
+        if len(fragment) < LEAST_FRAGMENT:
+            self._owner.on_noise()
         try:
-            message = self._assembler.feed(frame.get_payload_as_memoryview(), bool(frame.fin))
+            message = self._assembler.feed(fragment, bool(frame.fin))
         except RemoteProtocolError as error:
             self._refuse(WSCloseCode.MESSAGE_TOO_BIG, str(error))
             return
@@ -147,6 +173,10 @@ class WebSocketCarrier(WSListener):
     def _refuse(self, code: WSCloseCode, reason: str) -> None:
         self._reason = reason
         self.close(int(code.value), reason)
+
+
+def _no_owner(_: WebSocketCarrier) -> CarrierEvents:
+    raise AssertionError("a connection is made once")
 
 
 def _close_code(code: int) -> WSCloseCode:
