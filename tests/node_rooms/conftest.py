@@ -23,6 +23,7 @@ def migrated(tmp_path: Path, sqlite_template: Path) -> None:
     """The directory is the test's own `tmp_path`."""
     shutil.copyfile(sqlite_template, tmp_path / "relay.db")
 
+
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[Node]:
     """A node that has loaded, and is polled by the test."""

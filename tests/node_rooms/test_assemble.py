@@ -56,6 +56,9 @@ async def test_settings_reach_the_parts_that_they_are_for(tmp_path: Path) -> Non
         "idle_timeout": 2.0,
         "response_head_timeout": 3.0,
         "max_connections": 4,
+        "max_connections_per_address": 3,
+        "max_agent_connections": 2,
+        "max_agent_connections_per_address": 1,
         "max_streams": 5,
         "session_window": 6_000_000,
         "ping_interval": 7.0,
@@ -65,7 +68,8 @@ async def test_settings_reach_the_parts_that_they_are_for(tmp_path: Path) -> Non
     async with a_node(tmp_path, **chosen) as node:
         timeouts = node.services.timeouts
         assert (timeouts.head, timeouts.idle, timeouts.response_head) == (1.0, 2.0, 3.0)
-        assert node.services.most_connections == 4
+        visitors, agents = node.services.crowd, node.doorway.connections
+        assert (visitors.most, visitors.most_of_one, agents.most, agents.most_of_one) == (4, 3, 2, 1)
         session = node.doorway.options.session
         assert (session.opener, session.max_streams, session.session_window) == (True, 5, 6_000_000)
         assert session.ping_interval == 7.0

@@ -58,6 +58,19 @@ async def test_notes_are_written_once_and_in_order(
     assert await subjects(registry) == wanted
 
 
+async def test_a_note_that_can_never_be_written_keeps_no_other_back(
+    registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is left out, and told in the log by what it is about, not by what it holds; all others stay in order."""
+    keeper, journal, _ = a_bookkeeper(registry, tmp_path)
+    for number in range(7):
+        journal.note(Note(RELAY, "tunnel.open", str(number), details={"secret": {number}} if number in (2, 5) else {}))
+    await keeper.write()
+    assert await subjects(registry) == ["0", "1", "3", "4", "6"]
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
+    assert all("tunnel.open" in record.message and "secret" not in record.message for record in caplog.records)
+
+
 async def test_uses_that_could_not_be_written_are_kept(registry: Registry, tmp_path: Path) -> None:
     """The newest use of each key counts."""
     clock = iter([1.0, 2.0, 3.0])

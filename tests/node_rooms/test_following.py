@@ -12,8 +12,10 @@ import pytest
 
 from relay.keys.forms import Kind
 from relay.keys.private import PrivateKey
+from relay.keys.scopes import Scope
 from relay.keys.tokens import new_id
 from relay.node.assemble import Node
+from relay.node.projectplans import ProjectPlans
 from relay.registry import Actor, NewKey, NotFound, Registry
 from relay.registry.records import KeyRecord, Revoked
 from relay.tunnels.admission import Principal
@@ -153,6 +155,81 @@ async def test_names_follow(node: Node, other: Registry) -> None:
     assert not node.hub.known("demo")
     with pytest.raises(NotFound):
         await other.subdomains.release(actor, "demo")
+
+
+async def test_a_claim_of_a_name_costs_no_look_at_the_keys(
+    node: Node, other: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names have a sequence of their own, and keys theirs."""
+    [operator] = await other.keys.masters()
+    project = await other.projects.default(Actor(operator.id))
+    await node.follower.poll()
+
+    async def unwanted() -> None:
+        raise AssertionError("nobody should ask")
+
+    monkeypatch.setattr(node.follower, "_read_keys", unwanted)
+    await other.subdomains.reserve(Actor(operator.id), "demo", project.id)
+    await node.follower.poll()
+    assert node.hub.reserved == {"demo": project.id}
+    monkeypatch.undo()
+    monkeypatch.setattr(node.follower, "_read_names", unwanted)
+    key = PrivateKey.generate(Kind.MASTER)
+    await other.keys.mint(Actor(operator.id), NewKey(Kind.MASTER, key.id, project.id, operator.id, key.public))
+    await node.follower.poll()
+    assert node.office.keyring.public_of(key.id) is not None
+
+
+async def test_plans_follow(node: Node, other: Registry) -> None:
+    """Given and taken elsewhere, and those that were there at the start: whoever bounds by them is told."""
+    [operator] = await other.keys.masters()
+    actor, plans = Actor(operator.id), node.follower._all.plans
+    key = PrivateKey.generate(Kind.MASTER)
+    made, _ = await other.projects.create(
+        actor, "one", NewKey(Kind.MASTER, key.id, None, operator.id, key.public), "hobby"
+    )
+    hobby = plans.known["hobby"]
+    told: list[tuple[str, Scope]] = []
+    plans.on_changed.append(lambda project, limits: told.append((project, limits)))
+    await node.follower.load()
+    assert (told, plans.limits_of_project(made.id)) == ([(made.id, hobby)], hobby)
+    for plan, limits in ((None, Scope()), ("hobby", hobby)):
+        await other.projects.give_plan(actor, made.id, plan)
+        await node.follower.poll()
+        assert (told[-1], plans.limits_of_project(made.id)) == ((made.id, limits), limits)
+    await other.projects.delete(actor, made.id)
+    await node.follower.poll()
+    assert (plans.given, len(told)) == ({}, 4)
+
+
+async def test_a_plan_that_was_given_here_meanwhile_is_newer(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Than what this node read of the registry at the same time."""
+    plans = node.follower._all.plans
+    plans.changed("mine", "hobby")
+    plans.changed("theirs", "hobby")
+
+    async def slow() -> dict[str, str]:
+        plans.changed("fresh", "hobby")
+        plans.changed("mine", None)
+        return {"mine": "hobby"}
+
+    monkeypatch.setattr(node.office.registry.projects, "plans", slow)
+    await node.follower._read_plans()
+    assert plans.given == {"fresh": "hobby"}
+
+
+def test_a_plan_that_the_settings_do_not_know(caplog: pytest.LogCaptureFixture) -> None:
+    """Its projects have the default plan, and the operator is told, once."""
+    for default, limits, instead in ((None, Scope(), "no limits"), ("small", Scope(rate=1), "those of the plan small")):
+        plans = ProjectPlans({"small": Scope(rate=1)}, default)
+        caplog.clear()
+        for project in ("one", "two"):
+            plans.changed(project, "gone")
+            assert plans.limits_of_project(project) == limits
+        [record] = caplog.records
+        assert "the plan gone" in record.message
+        assert f"their limits are {instead}" in record.message
+        assert plans.limits_of_project("three") == limits
 
 
 async def test_what_happened_here_meanwhile_is_newer(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,19 @@
-"""Listening sockets, and uvicorn servers on them that leave signals alone."""
+"""uvicorn servers that leave signals alone, pause, and turn nobody away who came in time."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import select
 import signal
 import socket
+import sys
 from typing import Any
 
 import pytest
 
-from relay.node.errors import StartError
-from relay.node.listeners import Listener, bind, name_of
+from relay.node.listeners import Listener, refuse_newcomers, waiting
+from relay.node.sockets import bind
 from relay.settings import Address
 from tests.agent.localside import on_every_loop, within
 from tests.agent.relayside import until
@@ -29,45 +32,6 @@ async def get(port: int) -> bytes:
     answer: bytes = await within(reader.read())
     writer.close()
     return answer
-
-
-def test_a_free_port_is_found_and_named() -> None:
-    """Port 0 becomes a real one; the name is host and port."""
-    with bind(HERE, "public") as sock:
-        assert name_of(sock) == f"127.0.0.1:{sock.getsockname()[1]}"
-        assert sock.getsockname()[1] > 0
-        assert not sock.getblocking()
-
-
-def test_an_ipv6_address_is_named_in_brackets() -> None:
-    """As in a URL."""
-    if not socket.has_ipv6:
-        pytest.skip("no IPv6 here")
-    try:
-        sock = bind(Address("::1", 0), "public")
-    except StartError:
-        pytest.skip("no IPv6 loopback here")
-    with sock:
-        assert name_of(sock) == f"[::1]:{sock.getsockname()[1]}"
-
-
-def test_an_address_in_use_is_said() -> None:
-    """One sentence: the address, what it was for, why, and the option that changes it."""
-    with bind(HERE, "agents") as sock:
-        sock.listen()
-        port = sock.getsockname()[1]
-        with pytest.raises(StartError) as caught:
-            bind(Address("127.0.0.1", port), "agents")
-    assert f"127.0.0.1:{port}" in str(caught.value)
-    assert "in use" in str(caught.value)
-    assert "--agents" in str(caught.value)
-
-
-@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
-def test_an_address_that_is_not_here_is_said(host: str) -> None:
-    """An address of another machine, a name that does not resolve."""
-    with pytest.raises(StartError, match="--public"):
-        bind(Address(host, 0), "public")
 
 
 @on_every_loop
@@ -102,13 +66,101 @@ async def test_a_listener_that_accepts_no_more_finishes_what_is_open() -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     await within(asked.wait())
-    listener.stop_accepting()
+    await listener.stop_accepting()
     with pytest.raises(ConnectionRefusedError):
         await get(port)
     gate.set()
     assert (await within(reader.read())).endswith(b"hi")
     writer.close()
     await listener.aclose()
+
+
+@on_every_loop
+async def test_who_comes_while_a_listener_pauses_waits() -> None:
+    """What is open goes on; whoever connects meanwhile is served afterwards, and so is whoever comes then."""
+    with bind(HERE, "public") as sock:
+        port = sock.getsockname()[1]
+        listener = Listener(sock, hello, "httptools")
+        await listener.listen()
+        before, to_before = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(2):
+            listener.pause()
+            listener.pause()
+            to_before.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await within(before.readuntil(b"hi"))).startswith(b"HTTP/1.1 200 ")
+            late = asyncio.create_task(get(port))
+            await until(lambda: waiting(sock) == 1)
+            to_before.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await within(before.readuntil(b"hi"))
+            assert not late.done()
+            await listener.resume()
+            await listener.resume()
+            assert (await late).endswith(b"hi")
+            assert (await get(port)).endswith(b"hi")
+        to_before.close()
+        await listener.aclose()
+
+
+async def knock(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection with a request on it, which nobody may have accepted."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    return reader, writer
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody tells what waits")
+@on_every_loop
+async def test_who_waits_when_it_stops_is_served() -> None:
+    """Also where it had paused: the queue is emptied before it goes."""
+    sock = bind(HERE, "public")
+    port = sock.getsockname()[1]
+    listener = Listener(sock, hello, "httptools")
+    await listener.listen()
+    listener.pause()
+    knocking = [await knock(port) for _ in range(20)]
+    await until(lambda: waiting(sock) == 20)
+    await listener.stop_accepting()
+    for reader, writer in knocking:
+        assert (await within(reader.read())).endswith(b"hi")
+        writer.close()
+    with pytest.raises(ConnectionRefusedError):
+        await get(port)
+    await listener.aclose()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no such filter elsewhere")
+def test_newcomers_are_refused_and_nobody_else() -> None:
+    """Who is in the queue stays there and is heard; who comes then gets no answer and tries again."""
+    with bind(HERE, "public") as sock, socket.socket() as late:
+        sock.listen()
+        port = sock.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as early:
+            refuse_newcomers(sock)
+            late.setblocking(False)
+            assert late.connect_ex(("127.0.0.1", port)) == errno.EINPROGRESS
+            assert select.select([], [late], [], 0.05)[1] == []
+            assert waiting(sock) == 1
+            accepted, _ = sock.accept()
+            with accepted:
+                early.send(b"hello")
+                assert accepted.recv(5) == b"hello"
+
+
+@on_every_loop
+async def test_a_listener_that_lets_go_leaves_the_socket_to_others() -> None:
+    """What another process accepts on is open there; nobody is lost in between."""
+    sock = bind(HERE, "public")
+    port = sock.getsockname()[1]
+    listener, other = Listener(sock, hello, "httptools"), Listener(sock.dup(), hello, "httptools")
+    await listener.listen()
+    listener.let_go()
+    reader, writer = await knock(port)
+    await other.listen()
+    assert (await within(reader.read())).endswith(b"hi")
+    writer.close()
+    await listener.aclose()
+    assert (await get(port)).endswith(b"hi")
+    await other.aclose()
 
 
 @on_every_loop

@@ -187,7 +187,7 @@ DIFFERENCES = (
     Difference("a pipelined request arrives when the answer before it is complete"),
     Difference("a visitor that ends its side of the connection before its answer is complete has left"),
     Difference("the deadlines of the guard, of a response head, and of a visitor that reads nothing for 60 s"),
-    Difference("while the agent is away, a new request waits up to 10 s"),
+    Difference("while the agent is away, or has not come since the relay started, a new request waits up to 10 s"),
 )
 
 
