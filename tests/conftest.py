@@ -9,6 +9,8 @@ import psutil
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ("tests.support.reliability",)
+
 FOR_TESTS = {"RELAY_CHAOS", "RELAY_TEST_POSTGRES_URL"}
 LOCAL = "localhost,.localhost,127.0.0.1,::1"
 

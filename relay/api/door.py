@@ -27,9 +27,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from relay.exchange.headers import address_of
+from relay.limits.brakes import network_of
 from relay.mux.carriers.websocket import WebSocketCarrier
 from relay.mux.session import Session
-from relay.tunnels.crowds import network_of
 from relay.tunnels.doorway import Doorway
 from relay.wire.frames import MAX_HELLO, MAX_MESSAGE
 from relay.wire.hello import PATH, SUBPROTOCOL
@@ -211,8 +211,13 @@ class _AgentCarrier(WebSocketCarrier):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """See `WebSocketCarrier.on_ws_disconnected`."""
-        self._on_left()
+        on_left, self._on_left = self._on_left, _nobody  # the door is let go, and picows' buffer with it
+        on_left()
         super().on_ws_disconnected(transport)
+
+
+def _nobody() -> None:
+    """Nobody has left any more."""
 
 
 class BoundedHttp(HttpToolsProtocol):

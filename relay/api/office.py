@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from relay.keys.scopes import Scope
@@ -93,19 +93,14 @@ class Used(Protocol):
 class Usages(Protocol):
     """What was used, as far as this node has counted. Nothing here waits."""
 
+    def count(self) -> None:
+        """Brings what `used` says up to now. As dear as there are links, so asked once for an answer."""
+
     def used(self, id: str) -> Used | None:
         """In this month, by a project, a child key, or a master key's line with all below it (see `KeyRecord.first`).
 
         With what the registry does not have yet; None: nothing is known beyond what the registry says.
         """
-
-
-class AsWritten:
-    """`Usages` of a node that counts nothing."""
-
-    def used(self, id: str) -> Used | None:
-        """See `Usages`."""
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,4 +144,4 @@ class Office:
     refused: Callable[[Refusal], None]
     """Notes a refusal for the audit; no query."""
     plans: Plans
-    usage: Usages = field(default_factory=AsWritten)
+    usage: Usages

@@ -33,7 +33,7 @@ _LONGEST_LINE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """One month, of some projects and keys. `now`: it is not over (and this node may have counted more of it)."""
+    """One month, of some projects and keys. `now`: it is this one (and this node may have counted more of it)."""
 
     office: Office
     month: Month
@@ -47,7 +47,10 @@ class Books:
         sums = await office.registry.usage.sums(month.name, projects, keys)
         meant = [one for one in sums if not is_public_id(one)] if projects is None else projects
         found = await office.registry.projects.find(meant)
-        return cls(office, month, office.now() < month.ends, sums, found)
+        now = month.starts <= office.now() < month.ends
+        if now:
+            office.usage.count()
+        return cls(office, month, now, sums, found)
 
     @classmethod
     async def of_key(cls, office: Office, record: KeyRecord, month: Month) -> Books:

@@ -28,10 +28,17 @@ from relay.cli.output import (
 from relay.settings import SETTINGS, ServeSettings, Setting, SettingsError, default_data, load
 
 SERVER_PACKAGES = {"prometheus_client", "starlette", "uvicorn"}
+NOBODY = "No relay ran on this data directory: there was nothing to take over."
+MEMORY = (
+    "There is enough memory again",
+    "Memory is short: each answer ends its connection",
+    "Memory is short: new requests are refused",
+    "Memory is short: nobody is accepted",
+)
 NOT_INSTALLED = "This installation has the agent only; the relay needs more: pip install 'tunnel-relay[server]'"
 
 
-def serve(config: Path | None, as_json: bool, **given: str | None) -> None:
+def serve(config: Path | None, as_json: bool, take_over: bool, **given: str | None) -> None:
     """Run a relay, with visitors on one listener and agents on another, until Ctrl-C.
 
     Every option is also a variable (--head-timeout is RELAY_HEAD_TIMEOUT) and a
@@ -42,13 +49,14 @@ def serve(config: Path | None, as_json: bool, **given: str | None) -> None:
 
       relay serve
       relay serve --domain tunnels.example.com --data /var/lib/relay
+      relay serve --domain tunnels.example.com --data /var/lib/relay --take-over
       RELAY_DOMAIN=tunnels.example.com relay serve --config /etc/relay.toml
     """
     try:
         settings = load(given, os.environ, config)
     except SettingsError as error:
         raise Mistake(harmless(error)) from None
-    raise typer.Exit(run(settings, as_json=as_json))
+    raise typer.Exit(run(settings, as_json=as_json, take_over=take_over))
 
 
 def _option(one: Setting) -> inspect.Parameter:
@@ -65,18 +73,24 @@ def _plain(name: str, kind: Any, default: object, option: Any) -> inspect.Parame
 
 CONFIG = typer.Option("--config", help="A TOML file with settings. [RELAY_CONFIG]", metavar="FILE", show_default=False)
 JSON = typer.Option("--json", help="Print each event as one line of JSON.", metavar="")
+TAKE_OVER = typer.Option(
+    "--take-over",
+    help="Take the place of the relay that runs on the same data directory; no request is lost.",
+    metavar="",
+)
 # Typer reads a signature; so each setting is written down once, in relay.settings.
 serve.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     [
         *(_option(one) for one in SETTINGS if one.flag),
         _plain("config", Path | None, None, CONFIG),
         _plain("as_json", bool, False, JSON),
+        _plain("take_over", bool, False, TAKE_OVER),
     ]
 )
 serve.__annotations__ = {"return": None}
 
 
-def run(settings: ServeSettings, *, as_json: bool) -> int:
+def run(settings: ServeSettings, *, as_json: bool, take_over: bool = False) -> int:
     """Runs the relay until it ends; its exit code."""
     try:
         from relay.node import run as run_node
@@ -87,7 +101,7 @@ def run(settings: ServeSettings, *, as_json: bool) -> int:
     lines = Lines()
     report = json_lines(lines) if as_json else people(lines, settings)
     try:
-        return int(run_node(settings, report))
+        return int(run_node(settings, report, take_over))
     except OSError as error:
         raise Mistake(
             f"The relay cannot start: {sentence(error)} Choose other addresses with --public and --agents, "
@@ -113,14 +127,27 @@ def people(lines: Lines, settings: ServeSettings) -> Report:
                 line(f"{one} {what}", colour)
         elif name == "warning":
             line(f"Warning: {sentence(event.get('message', ''))}", YELLOW)
+        elif name == "pressure":
+            line(pressure(event), YELLOW if event.get("level") else GREEN)
         elif name == "error":
             Lines(sys.stderr).say(f"relay: {sentence(event.get('message', ''))}")
+        elif name == "took_over":
+            line(f"Took over from the relay with pid {pid}." if (pid := event.get("pid")) else NOBODY)
+        elif name == "handed_over":
+            line(f"The relay with pid {event.get('pid')} has taken over.")
         elif name == "stopping":
             line("Stopping: what is under way may finish. Ctrl-C again stops at once.")
         elif name == "stopped":
             line("Stopped.")
 
     return report
+
+
+def pressure(event: Event) -> str:
+    """How short memory is, and what is done about it."""
+    level, resident, budget = (int(str(event.get(name, 0))) for name in ("level", "resident", "budget"))
+    share = f"{100 * resident // max(budget, 1)} % of {budget // 2**20} MiB are used"
+    return f"{MEMORY[min(level, len(MEMORY) - 1)]} ({share})."
 
 
 def names_of(event: Event) -> list[str]:

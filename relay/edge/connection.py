@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 from abc import abstractmethod
@@ -17,11 +18,14 @@ from typing import cast
 
 from relay.edge.patience import NEVER, Patience
 from relay.edge.services import Services
-from relay.tunnels.crowds import network_of
+from relay.limits.brakes import network_of
 
 # One buffer that every connection reads into: what was read is used before the next read. An idle one holds nothing.
 _READ = memoryview(bytearray(256 * 1024))
 READ_LEAST = 64 * 1024
+# Bytes of an answer that the kernel keeps beyond what it can send. It would keep megabytes for a visitor that does not
+# read, and so much looks as if it had been taken: the stream's window would grow to match.
+UNSENT_MOST = 128 * 1024
 READ_WAITING = 4 * 1024
 # After an answer of our own, input is thrown away this many seconds, so that a reset does not destroy the answer.
 LINGER = 2.0
@@ -91,6 +95,10 @@ class Connection(asyncio.BufferedProtocol):
     @abstractmethod
     def cut(self) -> None:
         """See `Attended.cut`."""
+
+    @abstractmethod
+    def hand_over(self) -> tuple[int, bytes] | None:
+        """See `Attended.hand_over`."""
 
     def write(self, data: bytes) -> None:
         """Sends."""
@@ -165,6 +173,8 @@ class Connection(asyncio.BufferedProtocol):
         if sock is not None:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_MOST)
         self.services.visitors.add(self)
         self._network = "" if self.trusted else network_of(self.address)
         self.excess = self.services.crowd.enter(self._network)
@@ -234,6 +244,17 @@ class Connection(asyncio.BufferedProtocol):
             self._stalled_at = now + self.services.timeouts.idle
         elif now >= self._stalled_at:
             self.break_off(by_close=True)
+
+    def give_away(self) -> int | None:
+        """Ends the connection here only; it lives on by the descriptor. None: it cannot, and nothing changes."""
+        sock = self._transport.get_extra_info("socket")
+        if sock is None or self._transport.get_write_buffer_size() or self._transport.is_closing():
+            return None
+        if self._transport.get_extra_info("ssl_object") is not None:  # its keys do not live on
+            return None
+        descriptor = os.dup(sock.fileno())
+        self._transport.abort()
+        return descriptor
 
     def has_unread(self) -> bool:
         """Whether bytes wait in the kernel: they came before whatever happens now."""

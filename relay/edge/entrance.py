@@ -28,8 +28,12 @@ class Entrant(Speaker):
         self._phase = HEAD
         self._caller = routing.Caller(services, "unknown", False)
         self._name = ""
+        self._buffer = b""
+        """What was read and is not parsed yet: the body of a request that waits, or what is pipelined behind one."""
         self._counted = 0
         """Bytes behind a held request that the hub knows of."""
+        self._held_head = b""
+        """Of a request that is held, as it came."""
         self._serving = False
         self._by_key = False
         """A visitor key let this exchange in: it is cut when the key is revoked, or its signer retired."""
@@ -45,10 +49,6 @@ class Entrant(Speaker):
     @abstractmethod
     def read_on(self) -> None:
         """A wait is over."""
-
-    @abstractmethod
-    def unread(self) -> int:
-        """Bytes that were read and wait for the request's end."""
 
     def enter(self, request: Request) -> None:
         """Finds a link for the request and lets it in, or waits for one, or answers."""
@@ -69,14 +69,14 @@ class Entrant(Speaker):
         """Whether more may be read: of a request that is held, what has come is counted, and must have its room."""
         if self._phase is not HELD:
             return True
-        more = self.unread() - self._counted
+        more = len(self._buffer) - self._counted
         if more and not self.services.hub.grow(self._name, self, more):
             return False
         self._counted += more
         return True
 
     def _hold(self, request: Request) -> None:
-        self._counted = self.unread()
+        self._counted = len(self._buffer)
         # There must be room for one more read: what has been read is there, whether it has room or not.
         size = routing.size_of(request) + self._counted + READ_WAITING
         if self.services.draining or not self.services.hub.hold(self._name, self, size):
@@ -90,6 +90,7 @@ class Entrant(Speaker):
         """The exchange, or the wait for one, is over for this visitor."""
         if self._phase is HELD:
             self.services.hub.release(self._name, self)
+        self._held_head = b""
         proving, self._proving = self._proving, None
         if proving is not None:
             proving.cancel()
@@ -157,6 +158,7 @@ class Entrant(Speaker):
         """See `Waiter.on_ready`."""
         if self._phase is not HELD:
             return
+        self._held_head = b""
         tunnel = self.services.hub.tunnels.get(self._name)
         if self.request is None or tunnel is None:  # gone again, by what the one before us did to its link
             self.answer(Code.AGENT_OFFLINE)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from relay.edge.entrance import Entrant
-from relay.edge.phase import HEAD, OVER
+from relay.edge.phase import HEAD, HELD, OVER
 from relay.edge.services import Services
 from relay.edge.websocketframes import GOING_AWAY, RESTARTING, Way, close_frame
 from relay.wire.errors import ResetCode
@@ -58,9 +58,21 @@ class Leaver(Entrant):
         elif self._phase is HEAD:
             self.close()
 
+    def hand_over(self) -> tuple[int, bytes] | None:
+        """See `Attended.hand_over`."""
+        if self._phase is not HELD or not self._held_head:
+            return None
+        descriptor = self.give_away()
+        if descriptor is None:
+            return None
+        sent = self._held_head + self._buffer
+        self.leave(ResetCode.CANCEL)
+        self._phase = OVER
+        return descriptor, sent
+
     def is_idle(self) -> bool:
         """Whether nothing has come of a next request, not even into the kernel."""
-        return self._phase is HEAD and not self.unread() and not self.has_unread()
+        return self._phase is HEAD and not self._buffer and not self.has_unread()
 
     def to_local(self, way: Way, data: bytes) -> None:
         """Sends on what a pipe lets through, and ends that direction behind its last word."""

@@ -60,6 +60,11 @@ class Attended(Protocol):
     def cut(self) -> None:
         """What runs is cut, at once."""
 
+    def hand_over(self) -> tuple[int, bytes] | None:
+        """A request that is held goes on in another process: a copy of the connection's descriptor, and all that has
+        come of the request and behind it. None: nothing is held, and nothing changes.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
@@ -124,6 +129,11 @@ class Services:
         for one in found:
             one.cut()
         return len(found)
+
+    def hand_over_held(self) -> list[tuple[int, bytes]]:
+        """Takes out the visitors whose requests wait for an agent (see `Attended.hand_over`)."""
+        found = [visitor.hand_over() for visitor in list(self.visitors)]
+        return [one for one in found if one is not None]
 
     def left(self, visitor: Attended) -> None:
         """Counts a connection out."""

@@ -13,7 +13,7 @@ from relay.edge import answers, routing
 from relay.edge.answers import NOTHING_MORE, Code, Extra
 from relay.edge.guard import Body, Refusal, Request
 from relay.edge.leaver import Leaver
-from relay.edge.phase import BODY, HEAD, OVER, PIPE, WAIT
+from relay.edge.phase import BODY, HEAD, HELD, OVER, PIPE, WAIT
 from relay.edge.reader import HeadReader, pass_over_empty_lines
 from relay.edge.services import Services
 from relay.exchange.errors import MalformedBody
@@ -34,7 +34,6 @@ class Visitor(Leaver):
     def __init__(self, services: Services) -> None:
         super().__init__(services)
         self._reader = HeadReader()
-        self._buffer = b""
         self._body: BodyDecoder | None = None
 
     # ---- Connection
@@ -79,6 +78,7 @@ class Visitor(Leaver):
             self.exchange = None  # both halves have ended: what still waits for the agent is sent, not cut off
         self.leave(ResetCode.CANCEL)
         self._phase = OVER
+        self._reader.forget()  # a parser and its reader hold each other: nobody else would let them go soon
 
     def on_overdue(self, reason: str) -> None:
         """See `Connection.on_overdue`."""
@@ -131,6 +131,8 @@ class Visitor(Leaver):
             return False
         self._buffer = data[end:]
         self._begin(request)
+        if self._phase is HELD:
+            self._held_head = data[:end]
         return True
 
     def _begin(self, request: Request) -> None:
@@ -148,10 +150,6 @@ class Visitor(Leaver):
         self.enter(request)
 
     # ---- Entrant
-
-    def unread(self) -> int:
-        """See `Entrant.unread`."""
-        return len(self._buffer)
 
     def on_let_in(self, request: Request, tunnel: Tunnel, link: Link) -> None:
         """See `Entrant.on_let_in`."""

@@ -7,7 +7,7 @@ said last plus what has not been written there yet; who writes and asks is decid
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 from weakref import WeakSet, WeakValueDictionary
@@ -71,7 +71,7 @@ class Allowance:
         self.down = Band(math.inf)
         """To visitors."""
         self.streams = 0
-        """Open now, counted while anything is limited."""
+        """Open now, of those whose streams are under limits (see `Meter.paced`)."""
         self._watchers: WeakSet[Watcher] = WeakSet()
         self._period = ""
         self._base = NOTHING
@@ -199,9 +199,6 @@ class Allowances:
             allowance = self._all.get(id)
             if allowance is not None and not allowance.unwritten():
                 del self._all[id]
-
-    def __iter__(self) -> Iterator[Allowance]:
-        return iter(list(self._all.values()))
 
     def __len__(self) -> int:
         return len(self._all)

@@ -1,13 +1,14 @@
 """The brake of one tunnel: how many requests its own agent wants for it, in all and from each address. Pure.
 
-One for a tunnel, whatever the number of its links. Addresses are remembered within a bound; an IPv6 visitor is its /64,
-of which one machine has all.
+One for a tunnel, whatever the number of its links. Addresses are remembered within a bound. It also decides what counts
+as one caller, here and for all who count callers: an IPv4 address, or an IPv6 network of 64 bits, since whoever has one
+address of it has them all.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, ip_address, ip_network
 from weakref import WeakValueDictionary
 
 from relay.limits.allowances import request_bucket
@@ -19,17 +20,17 @@ MOST_ADDRESSES = 4096
 
 
 @lru_cache(maxsize=MOST_ADDRESSES)
-def group_of(address: str) -> str:
-    """Addresses with the same one are counted together. What is no address stands for itself."""
-    if ":" not in address:
-        return address
+def network_of(address: str) -> str:
+    """The caller that an address belongs to; what is no address is one caller of that name."""
     try:
-        parsed = ip_address(address)
+        parsed = ip_address(address.partition("%")[0])
     except ValueError:
         return address
-    if isinstance(parsed, IPv6Address):
-        return str(parsed.ipv4_mapped or f"{int(parsed) >> 64:x}/64")
-    return address
+    if isinstance(parsed, IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ip_network((parsed, 64), strict=False))
 
 
 class Brake:
@@ -69,13 +70,13 @@ class Brake:
         return found
 
     def _bucket(self, address: str) -> Bucket:
-        group = group_of(address)
-        bucket = self._addresses.pop(group, None)
+        network = network_of(address)
+        bucket = self._addresses.pop(network, None)
         if bucket is None:
             bucket = request_bucket(self._per_address or 1)
             if len(self._addresses) >= MOST_ADDRESSES:
                 del self._addresses[next(iter(self._addresses))]
-        self._addresses[group] = bucket
+        self._addresses[network] = bucket
         return bucket
 
 

@@ -27,11 +27,6 @@ def period_of(epoch: float) -> str:
     return month_of(epoch).name
 
 
-def period_ends(epoch: float) -> float:
-    """When the month of a time is over."""
-    return month_of(epoch).ends
-
-
 def as_text(epoch: float) -> str:
     """A time as people and programs read it: `2026-12-01T00:00:00Z`."""
     return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from relay.limits.ways import Band, Way
+from relay.limits.ways import GRAIN, Band, Way
 
 # Seconds between two turns, and with very many lanes up to three times as much: each costs some microseconds a turn.
 TURN = 0.01
@@ -63,8 +63,12 @@ class Lane(ABC):
         """`pass_on` or `on_low` raised in a turn, and what waits is dropped."""
 
     def put(self, data: bytes) -> None:
-        """Adds bytes at the end."""
-        self._parts.append(data)
+        """Adds bytes at the end. Little ones are joined: each by itself would cost many times what it holds."""
+        parts = self._parts
+        if parts and len(parts[-1]) + len(data) <= GRAIN:
+            parts[-1] += data
+        else:
+            parts.append(data)
         self.queued += len(data)
 
     def cut(self, amount: int) -> bytes:

@@ -1,11 +1,21 @@
-"""What the mux asks of a transport: three methods down, three events up. Whole messages, in order, or the end."""
+"""What the mux asks of a transport: five methods down, four events up. Whole messages, in order, or the end."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
+from relay.wire.errors import AwayCode
+
 ROOM = 14
 """A message to be sent begins with this many bytes of room, in which a carrier may write its own header."""
+
+_CLOSE_CODES = {AwayCode.PROTOCOL_ERROR: 1002, AwayCode.SHUTDOWN: 1001, AwayCode.OVERLOADED: 1013}
+_POLICY_VIOLATION = 1008
+
+
+def close_code(code: AwayCode) -> int:
+    """The close code of a WebSocket that is ended for this reason."""
+    return _CLOSE_CODES.get(code, _POLICY_VIOLATION)
 
 
 class Carrier(Protocol):
@@ -20,6 +30,12 @@ class Carrier(Protocol):
     def close(self, code: int, reason: str) -> None:
         """Ends the transport after what was sent; `code` is a WebSocket close code. `on_lost` follows."""
 
+    def pause(self) -> None:
+        """Reads no more for now; messages that were read already may still come."""
+
+    def resume(self) -> None:
+        """Reads again."""
+
     def abort(self) -> None:
         """Ends the transport at once, dropping what was not sent. `on_lost` follows."""
 
@@ -29,6 +45,9 @@ class CarrierEvents(Protocol):
 
     def on_message(self, message: memoryview) -> None:
         """One whole message; valid only during the call."""
+
+    def on_noise(self) -> None:
+        """Something came that is no message, or an empty one."""
 
     def on_writable(self) -> None:
         """The transport has room again after `send` returned False."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
-from relay.mux.carrier import Carrier
+from relay.mux.carrier import Carrier, close_code
+from relay.mux.crowding import Crowding
 from relay.mux.errors import SessionBusy, SessionGone
+from relay.mux.events import SessionEvents
 from relay.mux.heartbeat import Heartbeat
+from relay.mux.inbox import OF_CARRIER, SMALL, Inbox, Noise, causes
 from relay.mux.keepalive import Keepalive
 from relay.mux.outbox import CONTROL_BUSY, CONTROL_MOST, Outbox, Queued, split
 from relay.mux.stream import Stream, StreamEvents
@@ -25,8 +27,6 @@ from relay.wire.window import SessionWindow
 STREAM_WINDOW_MOST = 32 * 1024 * 1024
 _HANDSHAKE = frozenset((frames.HELLO, frames.WELCOME, frames.REFUSED, frames.RENEW, frames.RENEWED))
 _ANY_TIME = frozenset((frames.PING, frames.PONG, frames.GOING_AWAY))
-_CLOSE_CODES = {AwayCode.PROTOCOL_ERROR: 1002, AwayCode.SHUTDOWN: 1001, AwayCode.OVERLOADED: 1013}
-_POLICY_VIOLATION = 1008
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +40,6 @@ class SessionOptions:
     ping_interval: float = 5.0
 
 
-class SessionEvents(Protocol):
-    """What a session tells its owner."""
-
-    def on_handshake(self, kind: int, payload: bytes) -> None:
-        """HELLO, WELCOME, REFUSED, RENEW or RENEWED came in."""
-
-    def on_open(self, stream: Stream, payload: bytes, ended: bool) -> StreamEvents | None:
-        """The peer opened a stream; the result becomes its owner. None: it was reset."""
-
-    def on_going_away(self, code: int, detail: str) -> None:
-        """The peer takes no new streams and will end the session."""
-
-    def on_lost(self, reason: str) -> None:
-        """The session has ended; every stream has been told. The last event."""
-
-
 class Session:
     """One side of a session. Every method is called on the event loop's thread."""
 
@@ -66,13 +50,16 @@ class Session:
         self.loop = asyncio.get_running_loop()
         self.streams: dict[int, Stream] = {}
         self.outbox = Outbox()
+        self._inbox = Inbox(carrier, self.loop.call_soon, self.on_message)
+        self._noise = Noise(self.now, self._causes)
+        self._crowding = Crowding(self)
         self.window = SessionWindow(frames.SESSION_WINDOW, options.session_window)
         self.keepalive = Keepalive(options.ping_interval)
         self._heartbeat = Heartbeat(self.keepalive, self.send, lambda: self.abort("the other side does not answer"))
         self.established = False
         self.writable = True
         self.leaving = False
-        """Whether new streams may no longer be opened: either side said so, or the session has ended."""
+        """Whether no new streams may be opened: the peer said so, no number is left, or the session has ended."""
         self.ended = False
         self.deferred: list[Callable[[], None]] = []
         self._last_id = -1
@@ -100,13 +87,13 @@ class Session:
         if ended:
             stream.sent_all()
         if self._last_id >= frames.MAX_STREAM_ID - 2:
+            self.leaving = True
             self.go_away(AwayCode.SHUTDOWN, "all stream numbers are used up")
         return stream
 
     def go_away(self, code: AwayCode, detail: str) -> None:
-        """Tells the peer that no new streams are taken; open ones go on."""
+        """Tells the peer that this side will end the session. Until then it may still open streams itself."""
         if not self.ended:
-            self.leaving = True
             self.send(encode_going_away(code, max(self._last_id, 0), detail))
 
     def close(self, code: AwayCode, detail: str) -> None:
@@ -116,7 +103,7 @@ class Session:
         self.go_away(code, detail)
         self._flush()
         self._end(detail)
-        self.carrier.close(_CLOSE_CODES.get(code, _POLICY_VIOLATION), detail[:100])
+        self.carrier.close(close_code(code), detail[:100])
 
     def abort(self, reason: str) -> None:
         """Ends the session at once, without a word to the peer."""
@@ -181,17 +168,27 @@ class Session:
 
     def on_lost(self, reason: str) -> None:
         """See `CarrierEvents.on_lost`."""
-        self._end(reason)
+        self._inbox.when_read(lambda: self._end(reason))
 
     def on_message(self, message: memoryview) -> None:
         """See `CarrierEvents.on_message`."""
         if self.ended:
             return
+        inbox, count = self._inbox, 1
+        if inbox.holding or message.nbytes > SMALL:
+            first = inbox.first(message)
+            if first is None:
+                return
+            message = first
         try:
-            for kind, number, payload in decode(message):
+            for kind, number, payload in decode(message, self._noise.heard):
                 self._dispatch(kind, number, payload)
                 if self.ended:
                     return
+                count += 1
+            inbox.left -= count
+            if inbox.left <= 0 or inbox.waiting:
+                inbox.hold()
             window = self.window
             if window.granted - window.received <= window.size * 7 // 8:
                 self.grant()
@@ -214,6 +211,19 @@ class Session:
             self.send(encode_credit(0, increment))
             if self.keepalive.wants_ping(now):
                 self._heartbeat.ping()
+        elif self.options.opener:
+            self._crowding.notice()
+
+    def on_noise(self) -> None:
+        """See `CarrierEvents.on_noise`."""
+        try:
+            self._noise.heard(OF_CARRIER)
+        except RemoteProtocolError as error:
+            self.close(AwayCode.PROTOCOL_ERROR, str(error))
+
+    def _causes(self) -> int:
+        """The frames that carry nothing which the peer was given cause for, so far."""
+        return causes((self._last_id + 1) // 2, self.outbox.moved + self.window.received)
 
     # ---- frames
 
@@ -230,6 +240,8 @@ class Session:
             if base == frames.DATA:
                 self.window.on_received(len(payload))
                 if payload or not kind & frames.END_FLAG:
+                    if not payload:
+                        self._noise.heard()
                     stream.receive_data(payload)
                 if kind & frames.END_FLAG:
                     stream.receive_end(b"")
@@ -242,6 +254,7 @@ class Session:
             elif kind == frames.END:
                 stream.receive_end(bytes(payload))
             elif kind == frames.CREDIT:
+                self._noise.heard()
                 stream.receive_credit(frames.decode_credit(payload))
             elif kind == frames.RESET:
                 stream.receive_reset(*frames.decode_reset(payload))
@@ -263,7 +276,8 @@ class Session:
             self._on_open(number, bytes(payload), kind == frames.OPEN_END)
         elif not number & 1 or number > self._last_id:
             raise RemoteProtocolError(f"{frames.NAMES[kind]} on stream {number}, which was never opened")
-        elif kind & ~frames.END_FLAG == frames.DATA:
+        self._noise.heard()
+        if kind & ~frames.END_FLAG == frames.DATA:
             self.window.on_received(len(payload))
             self.window.consumed += len(payload)
 
@@ -288,6 +302,7 @@ class Session:
     def _on_session_frame(self, kind: int, payload: memoryview) -> None:
         if kind not in _HANDSHAKE and not self.established and kind not in _ANY_TIME:
             raise RemoteProtocolError(f"{frames.NAMES[kind]} before the handshake is done")
+        self._noise.heard()
         if kind == frames.PING:
             self.send(encode(frames.PONG, 0, bytes(payload)))
         elif kind == frames.PONG:
@@ -330,5 +345,6 @@ class Session:
             except Exception as error:  # the others must be told all the same
                 self.loop.call_exception_handler({"message": "an exchange failed", "exception": error})
         self.streams.clear()
+        self._inbox.close()
         # At once, and not when the transport has ended as well: until then nobody must be sent here.
         self.owner.on_lost(self._reason)

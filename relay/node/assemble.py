@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 import urllib.parse
 from collections.abc import Callable
@@ -181,6 +182,17 @@ def _note_refusal(journal: Journal, refusal: Refusal | KeyRefusal, **what: str) 
     details = {"code": refusal.code, **what}
     note = Note(actor, Action.REQUEST_REFUSED, refusal.key_id, refusal.project, details, time.time())
     journal.refused(note, refusal.code)
+
+
+async def adopt(services: Services, sock: socket.socket, sent: bytes) -> None:
+    """Goes on with a visitor's connection that another process began, and that has sent this much. Raises `OSError`."""
+
+    class Adopted(Visitor):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            self.on_bytes(sent)
+
+    await asyncio.get_running_loop().connect_accepted_socket(lambda: Adopted(services), sock)
 
 
 def visitor_factory(services: Services) -> Callable[..., asyncio.BaseProtocol]:

@@ -1,15 +1,19 @@
-"""A node's life: start order, signals, drain order, exit code. Each step of the end says why it comes where it does."""
+"""A node's life: start order, signals, what follows, exit code. How it ends is in `draining`, who comes next in
+`takeover`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
+import os
 import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol
+from functools import partial
 
 import uvloop
 
@@ -17,10 +21,15 @@ from relay import __version__
 from relay.api import app as api
 from relay.api import internal
 from relay.api.door import door_factory
-from relay.node.assemble import Node, Report, assemble, visitor_factory
+from relay.node import systemd, takeover
+from relay.node.assemble import Node, Report, adopt, assemble, visitor_factory
+from relay.node.draining import Departure
 from relay.node.errors import StartError
 from relay.node.ground import lay
-from relay.node.listeners import Listener, Sockets
+from relay.node.keyfiles import make_directory
+from relay.node.listeners import Listener, PublicListener
+from relay.node.sockets import Sockets
+from relay.registry import migrate
 from relay.registry.audit import Action
 from relay.registry.errors import RegistryError
 from relay.registry.records import RELAY, Note
@@ -29,98 +38,136 @@ from relay.settings import ServeSettings
 SWEEP_EVERY = 0.25
 # Ctrl-C is a person who waits.
 INTERACTIVE_GRACE = 1.0
-# Answers that were complete when the grace time ended have so long to arrive.
-LEAVE_WITHIN = 3.0
+
+Edge = Callable[[Node, socket.socket], PublicListener]
 
 
-def run(settings: ServeSettings, report: Report) -> int:
-    """Serves until a signal. Blocks; the exit code."""
+def run(settings: ServeSettings, report: Report, take_over: bool = False) -> int:
+    """Serves until a signal, or until another process takes over. Blocks; the exit code."""
+
+    async def serve() -> int:
+        return await Serving(settings, report, take_over).run()
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            return runner.run(_serve(settings, report))
+            return runner.run(serve())
         except StartError as error:
             report({"event": "error", "message": str(error)})
             return 1
 
 
-async def _serve(settings: ServeSettings, report: Report) -> int:
-    return await Serving(settings, report).run()
-
-
-class PublicListener(Protocol):
-    """What a node does with a listener."""
-
-    async def listen(self) -> None:
-        """Accepts from here on."""
-
-    def stop_accepting(self) -> None:
-        """No new connections; those that are open go on."""
-
-    async def aclose(self) -> None:
-        """Ends."""
-
-
 class Serving:
-    """One node, from its first socket to its last."""
+    """One node, from its first socket to its last. `take_over`: in the place of the one that runs on its directory."""
 
-    def __init__(self, settings: ServeSettings, report: Report) -> None:
+    def __init__(self, settings: ServeSettings, report: Report, take_over: bool = False) -> None:
         self._settings = settings
         self._report = report
+        self._take_over = take_over
         self._loop = asyncio.get_running_loop()
         self._stop: asyncio.Future[signal.Signals] = self._loop.create_future()
         self._hurry = asyncio.Event()
 
-    async def run(self, edge: Callable[[Node, socket.socket], PublicListener] | None = None) -> int:
-        """Serves until a signal. `edge` makes another public listener than ours, for another ASGI server."""
-        with contextlib.ExitStack() as sockets:  # also those of a start that fails half-way
-            return await self._run(sockets, edge)
-
-    async def _run(
-        self, sockets: contextlib.ExitStack, edge: Callable[[Node, socket.socket], PublicListener] | None
-    ) -> int:
+    async def run(self, edge: Edge | None = None) -> int:
+        """Serves until its end. `edge` makes another public listener than ours, for another ASGI server."""
         settings = self._settings
         logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         raise_descriptor_limit()
-        bound = Sockets.bind(settings, sockets)
-        async with lay(settings, bound.public.getsockname()[1]) as ground:
-            node = assemble(ground, self._report)
-            try:
-                await node.follower.load()
-            except RegistryError as error:
-                raise StartError(f"The registry cannot be read: {error}") from None
-            node.journal.note(Note(RELAY, Action.RELAY_START, ground.signer.kid, details={"version": __version__}))
-            await self._serve(node, bound, edge)
+        make_directory(settings.data)
+        # Sockets also of a start that fails half-way. The seat is left last: until then the directory is this node's.
+        with contextlib.ExitStack() as sockets:
+            async with takeover.seated(settings.data, self._take_over, sockets) as seat:
+                if seat.trouble:
+                    self._report({"event": "warning", "message": seat.trouble})
+                bound = Sockets.open(settings, seat.given or systemd.inherited(os.environ, sockets), sockets)
+                await self._check_schema(seat)
+                async with lay(settings, bound.public.getsockname()[1]) as ground:
+                    node = assemble(ground, self._report)
+                    try:
+                        await node.follower.load()
+                    except RegistryError as error:
+                        raise StartError(f"The registry cannot be read: {error}") from None
+                    details = {"version": __version__}
+                    node.journal.note(Note(RELAY, Action.RELAY_START, ground.signer.kid, details=details))
+                    await self._serve(node, bound, seat, edge)
         self._report({"event": "stopped"})
         return 0
 
-    async def _serve(
-        self, node: Node, bound: Sockets, edge: Callable[[Node, socket.socket], PublicListener] | None
-    ) -> None:
+    async def _check_schema(self, seat: takeover.Seat) -> None:
+        """What is taken over from goes on for a while, with the schema that it knows. Raises `StartError`."""
+        if seat.predecessor is None:
+            return
+        try:
+            found = await asyncio.to_thread(migrate.current, self._settings.database)
+        except RegistryError as error:
+            raise StartError(f"The registry cannot be opened: {error}") from None
+        if found != migrate.known()[-1]:
+            raise StartError(
+                "This version brings another schema of the database, which the relay that runs does not know: "
+                f"stop that one first (kill {seat.predecessor.pid}), and start without --take-over."
+            )
+
+    async def _serve(self, node: Node, bound: Sockets, seat: takeover.Seat, edge: Edge | None) -> None:
+        public, *others = listeners = self._listeners(node, bound, edge)
+        self._listen_to_signals()
+        node.hub.expect_all()
+        node.pressure.listeners += [one for one in (*others[:1], public) if isinstance(one, Listener)]
+        async with self._background(node):
+            # Agents first: who calls a name at once should find it.
+            for listener in (*others, public):
+                await listener.listen()
+            await self._take_seat(node, bound, seat)
+            # What is there by now stays: looking through all of it again and again would halt everybody for 0.1 s.
+            gc.freeze()
+            self._report_serving(node, bound.names())
+            if self._take_over:
+                self._report({"event": "took_over", "pid": seat.predecessor.pid if seat.predecessor else None})
+            systemd.tell(os.environ, systemd.READY)
+            departure = Departure(node, self._hurry)
+            await asyncio.wait((self._stop, seat.successor), return_when=asyncio.FIRST_COMPLETED)
+            systemd.tell(os.environ, systemd.STOPPING)
+            if seat.successor.done():
+                self._report({"event": "handed_over", "pid": seat.successor.result()})
+                self._say_stopping(node, grace := self._settings.grace)
+                self._stop.add_done_callback(lambda _: departure.let_idle_go())
+                await departure.hand_over(listeners, grace)
+            else:
+                seat.close()
+                self._say_stopping(node, grace := self._grace(self._stop.result()))
+                await departure.stop(public, grace, bound.lent or seat.shared)
+            await asyncio.gather(*(listener.aclose() for listener in listeners))
+
+    async def _take_seat(self, node: Node, bound: Sockets, seat: takeover.Seat) -> None:
+        """From here on this is the relay of its directory; what the one before leaves is taken up."""
+        services = node.services
+        live = partial(_owners, node)
+        left = await seat.take(takeover.Handed(bound.by_name(), bound.lent, live, services.hand_over_held))
+        for name, project in left.names.items():
+            node.hub.reserved.setdefault(name, project)
+        for sock, sent in left.held:
+            with contextlib.suppress(OSError):  # the visitor has left meanwhile
+                await adopt(services, sock, sent)
+
+    def _listeners(self, node: Node, bound: Sockets, edge: Edge | None) -> list[PublicListener]:
+        """The public one is the first."""
         services = node.services
         public: PublicListener = (
             Listener(bound.public, None, visitor_factory(services)) if edge is None else edge(node, bound.public)
         )
-        agents = Listener(bound.agents, api.build_app(node.office), door_factory(node.doorway, services.trusts))
-        listeners: list[PublicListener] = [agents, public]
+        found = [
+            public,
+            Listener(bound.agents, api.build_app(node.office), door_factory(node.doorway, services.trusts)),
+        ]
         if bound.internal is not None:
             numbers = internal.LiveNumbers(node.hub, lambda: services.exchanges, lambda: len(services.visitors))
             app = internal.build_app(numbers, lambda: "draining" if services.draining else "", node.known_host)
-            listeners.append(Listener(bound.internal, app, "httptools"))
-        self._listen_to_signals()
-        async with self._background(node):
-            # Agents first: who calls a name at once should find it.
-            for listener in listeners:
-                await listener.listen()
-            self._report_serving(node, bound.names())
-            number = await self._stop
-            await self._drain(node, public, number)
-            await asyncio.gather(*(listener.aclose() for listener in listeners))
+            found.append(Listener(bound.internal, app, "httptools"))
+        return found
 
     @contextlib.asynccontextmanager
     async def _background(self, node: Node) -> AsyncIterator[None]:
         """What goes on beside the listeners. The books are closed last: all before may leave something for them."""
         work = [asyncio.ensure_future(one) for one in (self._sweep(node), node.follower.run())]
-        books = asyncio.ensure_future(node.bookkeeper.run(time.time))
+        books = [asyncio.ensure_future(one) for one in (node.bookkeeper.run(time.time), node.usage.run())]
         try:
             yield
         finally:
@@ -128,35 +175,8 @@ class Serving:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
             node.bookkeeper.finish()
-            await books
-
-    async def _drain(self, node: Node, public: PublicListener, number: signal.Signals) -> None:
-        services = node.services
-        grace = self._settings.grace if number == signal.SIGTERM else min(self._settings.grace, INTERACTIVE_GRACE)
-        self._report({"event": "stopping", "open": services.exchanges, "grace": grace})
-        # First nobody new: what comes from here on is answered with `Connection: close`, or not accepted at all.
-        services.draining = True
-        public.stop_accepting()
-        # Held requests would otherwise use up the grace time; their agents come back to the next process.
-        node.hub.give_up()
-        for visitor in list(services.visitors):
-            visitor.shutdown()
-        services.on_idle = self._hurry.set
-        if services.exchanges:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace):
-                    await self._hurry.wait()
-        # Visitors before agents: an exchange that is cut must be cut as an abort, not as an answer about a lost agent.
-        for visitor in list(services.visitors):
-            visitor.cut()
-        # Answers that are complete and still on their way; the sweeper ends them, too.
-        if services.visitors:
-            empty = asyncio.Event()
-            services.on_empty = empty.set
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LEAVE_WITHIN):
-                    await empty.wait()
-        await node.doorway.aclose("the relay stops")
+            node.usage.finish()
+            await asyncio.gather(*books)
 
     async def _sweep(self, node: Node) -> None:
         """Asks every visitor's connection for its deadlines, and ends sessions whose key is over."""
@@ -164,6 +184,7 @@ class Serving:
             await asyncio.sleep(SWEEP_EVERY)
             node.live.expire(time.time())
             now = self._loop.time()
+            await node.pressure.check(now)
             for visitor in list(node.services.visitors):
                 try:
                     visitor.check(now)
@@ -186,6 +207,15 @@ class Serving:
             }
         )
 
+    # ---- the end
+
+    def _grace(self, number: signal.Signals) -> float:
+        grace = self._settings.grace
+        return grace if number == signal.SIGTERM else min(grace, INTERACTIVE_GRACE)
+
+    def _say_stopping(self, node: Node, grace: float) -> None:
+        self._report({"event": "stopping", "open": node.services.exchanges, "grace": grace})
+
     def _listen_to_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal, number)
@@ -195,6 +225,11 @@ class Serving:
             self._hurry.set()
         else:
             self._stop.set_result(number)
+
+
+def _owners(node: Node) -> dict[str, str]:
+    """The names that are alive, each with its project."""
+    return {tunnel.name: tunnel.project for tunnel in node.hub.tunnels.values()}
 
 
 def raise_descriptor_limit() -> None:

@@ -63,7 +63,7 @@ class Usage:
     async def attend(self, ended: bool = False) -> None:
         """One round; at the end whatever is left is written. Raises `RegistryError`."""
         metering = self._metering
-        metering.fold_all(self._hub.sessions())
+        self.count()
         now = metering.clock()
         if ended or now - self._written_at >= WRITE_EVERY:
             self._written_at = now
@@ -75,14 +75,14 @@ class Usage:
         elif not ended and metering.fresh:
             await self._learn(set(metering.fresh))
 
+    def count(self) -> None:
+        """See `relay.api.office.Usages`."""
+        self._metering.fold_all(self._hub.sessions())
+
     def used(self, id: str) -> Totals | None:
         """See `relay.api.office.Usages`."""
         allowance = self._metering.allowances.get(id)
-        if allowance is None:
-            return None
-        for link in self._hub.sessions():
-            self._metering.fold(link)
-        return allowance.used(period_of(self._metering.now()))
+        return None if allowance is None else allowance.used(period_of(self._metering.now()))
 
     async def _write(self) -> None:
         counts = self._metering.unwritten()

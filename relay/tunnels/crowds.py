@@ -1,14 +1,10 @@
-"""How many come from one network, and how often they come in vain. Pure: no sockets, and the time is passed in.
-
-It alone decides what counts as one caller: an IPv4 address, or an IPv6 network of 64 bits, since whoever has one
-address of it has them all. What is done with one too many is decided by whoever asks.
+"""How many come from one network (see `network_of`), and how often they come in vain. Pure: no sockets, and the time is
+passed in. What is done with one too many is decided by whoever asks.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from functools import lru_cache
-from ipaddress import IPv4Address, ip_address, ip_network
 
 from relay.limits.buckets import Bucket
 
@@ -18,20 +14,6 @@ FAR = 2
 MOST_REMEMBERED = 4096
 FAILURES_AT_ONCE = 20.0
 FAILURES_A_SECOND = 2.0
-
-
-@lru_cache(maxsize=4096)
-def network_of(address: str) -> str:
-    """The caller that an address belongs to; what is no address is one caller of that name."""
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, IPv4Address):
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ip_network((parsed, 64), strict=False))
 
 
 class Crowd:

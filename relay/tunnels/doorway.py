@@ -12,11 +12,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
+from relay.limits.brakes import network_of
 from relay.mux.carrier import Carrier
 from relay.mux.session import Session, SessionOptions
 from relay.mux.stream import Stream, StreamEvents
 from relay.tunnels.admission import Admission, Principal
-from relay.tunnels.crowds import Crowd, Failures, network_of
+from relay.tunnels.crowds import Crowd, Failures
 from relay.tunnels.hub import Hub, Link
 from relay.tunnels.rivals import clear_rivals, clear_twin
 from relay.wire import frames

@@ -201,7 +201,7 @@ class Hub(Hold[Link]):
         self._forget_key_of(link)
         link.principal = principal
         self.by_key.setdefault(principal.key_id, set()).add(link)
-        self.metering.measure(link)
+        self.metering.remeasure(link)
 
     def open_streams(self) -> int:
         """Streams open on all links."""

@@ -20,6 +20,9 @@ from relay.mux.session import Session
 from relay.tunnels.admission import Principal
 from relay.wire.limits import TunnelLimits
 
+# Keys that have left are remembered with what they used up to this many; the one that left first is forgotten first.
+MOST_ABSENT = 4096
+
 
 class Measured(Protocol):
     """A link, as far as it is measured."""
@@ -58,6 +61,8 @@ class Metering:
         self._brakes = Brakes()
         self._chains: dict[str, tuple[Allowance, ...]] = {}
         """By the id of a key that links live or lived by: its allowance, those above it, that of its project."""
+        self._absent: dict[str, Allowance] = {}
+        """By the id of a key that has no link: what it has used of its month. Who comes back does not begin anew."""
 
     # ---- links
 
@@ -72,11 +77,21 @@ class Metering:
         link.meter = Meter(chain)
         link.meters = {name: Meter(chain, self._brakes.of(name, one)) for name, one in link.limits.items()}
 
+    def remeasure(self, link: Measured) -> None:
+        """The same for a link that lives by another key now; what runs on it is under the limits of that one, too."""
+        before, before_of = link.meter, link.meters
+        self.measure(link)
+        link.meter.open = before.open
+        for name, meter in link.meters.items():
+            meter.open = before_of[name].open
+
     def fold(self, link: Measured) -> None:
         """Counts what a link has carried since the last time."""
+        self._fold(link, period_of(self.now()))
+
+    def _fold(self, link: Measured, period: str) -> None:
         session = link.session
         sent, received = session.outbox.moved, session.window.received
-        period = period_of(self.now())
         link.meter.fold(period, sent - link.folded[0], received - link.folded[1])
         link.folded = sent, received
         for meter in link.meters.values():
@@ -85,8 +100,9 @@ class Metering:
     def fold_all(self, links: Iterable[Measured]) -> None:
         """The same for all of them; where the bytes of a month are used up, what runs is cut."""
         wall = self.now()
+        period = period_of(wall)
         for link in links:
-            self.fold(link)
+            self._fold(link, period)
             link.meter.enforce(wall)
             for meter in link.meters.values():
                 meter.enforce(wall)
@@ -134,15 +150,20 @@ class Metering:
     def forget(self, key_ids: Iterable[str]) -> None:
         """No link lives by these keys. What is above them stays: it would begin anew otherwise."""
         for key_id in key_ids:
-            if not self._chains[key_id][0].unwritten():
-                del self._chains[key_id]
-                self.allowances.forget([key_id])
+            own = self._chains[key_id][0]
+            if own.unwritten():
+                continue
+            del self._chains[key_id]
+            self.allowances.forget([key_id])
+            if own.scope.monthly_requests or own.scope.monthly_bytes:
+                self._absent[key_id] = own
+                if len(self._absent) > MOST_ABSENT:
+                    del self._absent[next(iter(self._absent))]
 
     def _chain(self, principal: Principal) -> tuple[Allowance, ...]:
-        now = self.clock()
-        for one, _ in self.ceilings(principal):
-            if self.allowances.get(one) is None:
-                self.fresh.add(one)
-        chain = tuple(self.allowances.of(one, scope, now) for one, scope in self.ceilings(principal))
+        now, ceilings = self.clock(), self.ceilings(principal)
+        self.fresh.update(one for one, _ in ceilings if self.allowances.get(one) is None)
+        chain = tuple(self.allowances.of(one, scope, now) for one, scope in ceilings)
         self._chains[principal.key_id] = chain
+        self._absent.pop(principal.key_id, None)
         return chain

@@ -137,6 +137,7 @@ async def test_what_is_not_written_yet_counts(tmp_path: Path) -> None:
         assert entries(told, "key", *AMOUNTS) == {master.id: (15, 10, 20), child.id: (12, 10, 21)}
         assert (await at.ask(child, "GET", f"/keys/{child.id}")).json["usage"]["left"]["requests"] == 85
         assert (await shown(at, master, f"?month={BEFORE}"))["projects"][0]["requests"] == 1
+        assert (await shown(at, master, "?month=2027-02"))["projects"][0]["requests"] == 0  # it has not begun
 
 
 async def test_a_key_that_was_rotated_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -167,6 +167,9 @@ class Counted:
     def __init__(self) -> None:
         self.sums: dict[str, UsageSum] = {}
 
+    def count(self) -> None:
+        """See `Usages`."""
+
     def used(self, id: str) -> UsageSum | None:
         """See `Usages`."""
         return self.sums.get(id)

@@ -36,9 +36,10 @@ class StandIn:
     code: int = 0
     error: BaseException | None = None
     settings: Any = None
+    take_over: bool = False
 
-    def run(self, settings: object, report: Callable[[Event], None]) -> int:
-        self.settings = settings
+    def run(self, settings: object, report: Callable[[Event], None], take_over: bool = False) -> int:
+        self.settings, self.take_over = settings, take_over
         for event in self.events:
             report(event)
         if self.error is not None:

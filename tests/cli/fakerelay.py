@@ -59,7 +59,7 @@ class FakeRelay:
             def handle_all(self) -> None:
                 fake._handle(self)
 
-            do_GET = do_POST = do_PUT = do_DELETE = handle_all
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_all
 
             def log_message(self, *_: Any) -> None: ...
 

@@ -36,7 +36,7 @@ def record(key_id: str, **changed: Any) -> dict[str, Any]:
     kind = key_id.split("_")[1]
     return {
         "id": key_id, "kind": kind, "project": "proj_a_000001", "project_name": "a", "parent": None, "label": "",
-        "scope": {"names": ["*"], "tunnels": None, "rate": None, "bandwidth": None}, "tunnel": None, "public_key": None,
+        "scope": Scope().to_json(), "tunnel": None, "public_key": None,
         "created_at": "2027-01-15T08:00:00.000000Z", "expires_at": None, "revoked_at": None, "revoked_by": None,
         "state": "valid", "token_version": 0, "successor": None, "last_used_at": None, "last_used_from": None,
         **changed,

@@ -12,7 +12,9 @@ import typer
 from relay.agent.config import Exit
 from relay.cli import app, errors
 from relay.cli.http_lines import REFUSALS, People
+from relay.keys.scopes import Scope
 from relay.settings import SETTINGS, Setting, load
+from relay.settings.plans import MEMBERS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 AGENT = (DOCS / "agent.md").read_text(encoding="utf-8")
@@ -58,10 +60,20 @@ def test_no_setting_is_described_that_does_not_exist() -> None:
 
 def test_the_file_that_is_shown_is_accepted(tmp_path: Path) -> None:
     """The example of a settings file can be copied."""
-    [example] = re.findall(r"```toml\n(.*?)```", OPERATING, re.DOTALL)
+    first, plans = re.findall(r"```toml\n(.*?)```", OPERATING, re.DOTALL)
     path = tmp_path / "relay.toml"
-    path.write_text(example, encoding="utf-8")
+    path.write_text(first, encoding="utf-8")
     assert load({}, {}, path).domain == "tunnels.example.com"
+    path.write_text(plans, encoding="utf-8")
+    settings = load({}, {}, path)
+    assert settings.plans[settings.default_plan or ""] == Scope(
+        tunnels=1, streams=50, rate=10, bandwidth=250_000, body=10 * 2**20, monthly_requests=5000, monthly_bytes=2**30
+    )
+
+
+def test_every_limit_of_a_plan_is_described() -> None:
+    """Each has a row in the table of plans, and no other."""
+    assert list(rows(OPERATING, "Plans")) == [f"`{member}`" for member in MEMBERS]
 
 
 def test_every_exit_code_is_described() -> None:
@@ -107,7 +119,7 @@ def test_every_command_of_a_group_is_described_with_its_options(name: str) -> No
         assert missing == [], f"relay {name} {each}"
 
 
-@pytest.mark.parametrize("name", ["login", "whoami", "token"])
+@pytest.mark.parametrize("name", ["login", "whoami", "token", "usage", "plans"])
 def test_every_command_alone_is_described_with_its_options(name: str) -> None:
     """The same for the commands that are in no group."""
     assert options(name) >= SHARED
@@ -119,7 +131,7 @@ def test_every_command_alone_is_described_with_its_options(name: str) -> None:
 def test_no_option_of_commands_is_described_that_does_not_exist() -> None:
     """Whatever the page names, some command has."""
     known = {word for name in GROUPS for one in commands_of(name).values() for each in one.params for word in each.opts}
-    known |= {"--version", "--help", "-h"}.union(*(options(name) for name in ("login", "token", "http")))
+    known |= {"--version", "--help", "-h"}.union(*(options(name) for name in ("login", "token", "http", "usage")))
     named = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", " ".join(re.findall(r"`(-[^`]*)`", COMMANDS))))
     assert named <= known
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from relay.cli.options import bytes_of, seconds
 from relay.keys.forms import Kind
 from relay.keys.private import PrivateKey
 from relay.keys.requests import verify_request
+from relay.keys.scopes import Scope
 from tests.cli.conftest import Command
 from tests.cli.fakerelay import Answer, FakeRelay, Request, problem
 from tests.cli.keytexts import id_of, private, record, signed
@@ -50,12 +52,22 @@ def test_every_option_of_mint_arrives(command: Command, relay: FakeRelay) -> Non
     minted(relay, signed())
     command(
         "keys", "mint", "--project", "mcp", "-s", "mcp-*", "--subdomain", "web", "--tunnels", "2", "--rate", "10",
-        "--bandwidth", "1MiB", "--life", "7d", "--label", "laptop",
+        "--bandwidth", "10 Mbit/s", "--streams", "50", "--body", "1MiB", "--requests", "20000", "--bytes", "5GiB",
+        "--life", "7d", "--label", "laptop",
     )  # fmt: skip
     assert relay.asked[0].body == {
         "kind": "child",
         "project": "mcp",
-        "scope": {"names": ["mcp-*", "web"], "tunnels": 2, "rate": 10, "bandwidth": 1024 * 1024},
+        "scope": {
+            "names": ["mcp-*", "web"],
+            "tunnels": 2,
+            "rate": 10,
+            "bandwidth": 1_250_000,
+            "streams": 50,
+            "body": 2**20,
+            "monthly_requests": 20_000,
+            "monthly_bytes": 5 * 2**30,
+        },
         "life": 7 * DAY,
         "label": "laptop",
     }
@@ -124,7 +136,11 @@ def test_mint_for_programs(command: Command, relay: FakeRelay) -> None:
         (("--master", "--visitor", "x"), "--master and --visitor"),
         (("--visitor", "x", "--rate", "5"), "leave --subdomain and the limits out"),
         (("--life", "soon"), "--life must be a whole number with s, m, h, d or w"),
-        (("--bandwidth", "fast"), "--bandwidth must be a number of bytes"),
+        (("--bandwidth", "fast"), "--bandwidth must be an amount a second, for example --bandwidth '10 Mbit/s'"),
+        (("--body", "large"), "--body must be a number of bytes"),
+        (("--bytes", "1 Mbit"), "--bytes must be a number of bytes"),
+        (("--requests", "0"), "The limit monthly_requests (requests a month)"),
+        (("--visitor", "x", "--bytes", "1GiB"), "leave --subdomain and the limits out"),
         (("--subdomain", "a.b"), "The pattern 'a.b' is no subdomain"),
         (("--tunnels", "0"), "The limit tunnels"),
         (("--visitor", "-"), "--visitor must be 1 to 63 of a-z"),
@@ -185,14 +201,35 @@ def test_show_of_a_child_key(command: Command, relay: FakeRelay) -> None:
     """Its scope in words, by whom it was revoked, and one request only."""
     key = record(
         "mtk_child_000000000001",
-        scope={"names": ["mcp-*", "web"], "tunnels": 2, "rate": 5, "bandwidth": 1_000_000},
+        scope=Scope(("mcp-*", "web"), tunnels=2, rate=5, bandwidth=1_000_000, body=2**20).to_json(),
+        effective=Scope(tunnels=2, rate=3, bandwidth=1_000_000, body=2**20, streams=7).limits(),
+        usage={
+            "month": "2027-01", "ends_at": "2027-02-01T00:00:00Z", "requests": 1234, "bytes_in": 1400, "bytes_out": 5,
+            "left": {"requests": 18766, "bytes": None},
+        },
         state="revoked", revoked_at="2027-01-15T08:00:00Z", revoked_by="mtk_master_000000000001",
     )  # fmt: skip
     relay.on("GET /keys/mtk_child_000000000001", key)
     out = command("keys", "show", "mtk_child_000000000001").out
     assert len(relay.asked) == 1
-    for text in ("mcp-*, web", "1000000 (1.0 MB)", "by mtk_master_000000000001", "never"):
+    for text in ("mcp-*, web", "by mtk_master_000000000001", "never"):
         assert text in out
+    said = dict(re.split(r"  +", line.strip(), maxsplit=1) for line in out.splitlines())
+    assert (said["tunnels"], said["bandwidth each way"], said["bytes in a request"]) == ("2", "8 Mbit/s", "1 MiB")
+    assert said["requests a second"] == "3 (of a key or plan above; its own: 5)"
+    assert said["requests at once"] == "7 (of a key or plan above; its own: none)"
+    assert said["used in 2027-01"] == "1234 requests, 1.4 kB in, 5 B out"
+    assert said["left"].startswith("18766 requests, until 2027-0")
+    assert "requests a month" not in said
+
+
+def test_show_of_a_relay_that_counts_nothing(command: Command, relay: FakeRelay) -> None:
+    """What it does not say is not shown."""
+    relay.on("GET /keys/mtk_child_000000000001", record("mtk_child_000000000001", scope=Scope(rate=5).to_json()))
+    out = command("keys", "show", "mtk_child_000000000001").out
+    assert re.search(r"requests a second +5$", out, re.MULTILINE)
+    assert "used in" not in out
+    assert "left" not in out
 
 
 @pytest.mark.parametrize("words", [("show", "x"), ("rotate", "mtk_master_short"), ("rotate", "mtk_child_000000000001")])

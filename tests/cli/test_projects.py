@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from relay.keys.private import PrivateKey
+from relay.keys.scopes import Scope
 from tests.cli.conftest import Command
 from tests.cli.fakerelay import Answer, FakeRelay, problem
 from tests.cli.keytexts import record
 
 PROJECT: dict[str, Any] = {
-    "id": "proj_mcp_server_0a1B2c", "name": "mcp-server", "plan": None, "created_at": "2027-01-15T08:00:00.000000Z",
+    "id": "proj_mcp_server_0a1B2c", "name": "mcp-server", "plan": "hobby", "created_at": "2027-01-15T08:00:00.000000Z",
+    "limits": Scope(tunnels=3, bandwidth=1_250_000, monthly_requests=20_000).limits(),
     "created_by": "mtk_operator_000000000001", "deleted_at": None,
 }  # fmt: skip
 NAME: dict[str, Any] = {
@@ -59,13 +61,13 @@ def terminal(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
 def test_create_as_the_tutorial_has_it(command: Command, relay: FakeRelay) -> None:
     """Project and master key on one line, then the sentence; only the public half of the key has left."""
     created(relay)
-    result = command("projects", "create", "mcp-server", "--label", "first")
+    result = command("projects", "create", "mcp-server", "--label", "first", "--plan", "hobby")
     assert result.code == 0
     line, sentence = result.out.splitlines()
     lead, _, text = line.rpartition(" ")
     assert lead == f"Project created: {PROJECT['id']}   Master key:"
     assert "shown this once" in sentence
-    assert relay.asked[0].body["name"] == "mcp-server"
+    assert (relay.asked[0].body["name"], relay.asked[0].body["plan"]) == ("mcp-server", "hobby")
     assert relay.asked[0].body["master"]["label"] == "first"
     assert published(relay) == public_of(text)
     assert text[25:] not in json.dumps(relay.asked[0].body)
@@ -118,15 +120,30 @@ def test_projects_list_and_show(command: Command, relay: FakeRelay) -> None:
     relay.on("GET /subdomains", {"items": [NAME], "next_cursor": None})
     relay.on("GET /keys", {"items": [record("mtk_master_000000000001")], "next_cursor": None})
     header, row = command("projects", "list").out.splitlines()
-    assert header.split() == ["NAME", "ID", "CREATED", "BY"]
-    assert row.split()[:2] == ["mcp-server", PROJECT["id"]]
+    assert header.split() == ["NAME", "ID", "PLAN", "CREATED", "BY"]
+    assert row.split()[:3] == ["mcp-server", PROJECT["id"], "hobby"]
     assert json.loads(command("projects", "list", "--json").out) == [PROJECT]
     assert json.loads(command("projects", "show", "mcp-server", "--json").out) == PROJECT
     out = command("projects", "show", "mcp-server").out
-    for text in ("mcp-me", "mtk_master_000000000001", "mtk_operator_000000000001"):
+    for text in ("mcp-me", "mtk_master_000000000001", "mtk_operator_000000000001", "hobby", "10 Mbit/s", "20000"):
         assert text in out
     relay.on("GET /projects", {"items": [], "next_cursor": None})
     assert "relay projects create NAME" in command("projects", "list").out
+
+
+def test_a_plan_is_given_and_taken(command: Command, relay: FakeRelay) -> None:
+    """With the limits that hold from then on; `none` is no name of a plan."""
+    relay.on("PATCH /projects/mcp-server", PROJECT, {**PROJECT, "plan": None, "limits": Scope().limits()})
+    assert command("projects", "plan", "mcp-server", "hobby").out == (
+        "Plan of mcp-server: hobby (tunnels: 3, bandwidth each way: 10 Mbit/s, requests a month: 20000)\n"
+    )
+    assert command("projects", "plan", "mcp-server", "none").out == "Plan of mcp-server: none (no limits)\n"
+    assert [one.body for one in relay.asked] == [{"plan": "hobby"}, {"plan": None}]
+    assert json.loads(command("projects", "plan", "mcp-server", "none", "--json").out)["plan"] is None
+    relay.on("PATCH /projects/mcp-server", problem(422, "There is no plan 'big'; there are: hobby."))
+    result = command("projects", "plan", "mcp-server", "big")
+    assert result.code == 4
+    assert "there are: hobby" in result.err
 
 
 REVOKED = {"operator": 0, "master": 1, "child": 3, "visitor": 0, "remaining": 0}
@@ -209,7 +226,8 @@ def test_tunnels(command: Command, relay: FakeRelay) -> None:
         (("subdomains", "release", "a-"), "NAME must be"),
         (("tunnels", "close", ""), "NAME must be"),
         (("keys", "list", "--kind", "slave"), "--kind must be one of operator, master, child, visitor"),
-        (("keys", "list", "--state", "dead"), "--state must be one of valid, expired, revoked"),
+        (("keys", "list", "--state", "dead"), "--state must be one of valid, expired, revoked, retired"),
+        (("usage", "--month", "2026-13"), "--month must be a year and a month, for example --month 2026-11"),
     ],
 )
 def test_words_that_make_no_sense(words: tuple[str, ...], said: str, command: Command, relay: FakeRelay) -> None:

@@ -143,13 +143,43 @@ def test_events_of_a_running_relay(command: Command, node: StandIn) -> None:
         {"event": "agent_up", "names": ["a", "b"]},
         {"event": "agent_down", "names": ["a"]},
         {"event": "warning", "message": "Low \x1b[2J on descriptors"},
+        {"event": "took_over", "pid": 12},
+        {"event": "took_over", "pid": None},
+        {"event": "handed_over", "pid": 13},
         {"event": "stopping"},
         {"event": "stopped"},
     ]
     lines = command("serve").out.splitlines()
     assert [line[10:] for line in lines[:3]] == ["a has its agent", "b has its agent", "a lost its agent"]
     assert lines[3][10:] == r"Warning: Low \x1b[2J on descriptors."
-    assert lines[5][10:] == "Stopped."
+    assert [line[10:] for line in lines[4:7]] == [
+        "Took over from the relay with pid 12.",
+        "No relay ran on this data directory: there was nothing to take over.",
+        "The relay with pid 13 has taken over.",
+    ]
+    assert lines[8][10:] == "Stopped."
+
+
+def test_memory_that_gets_short(command: Command, node: StandIn) -> None:
+    """How much is used, and what the relay does about it."""
+    used = [(1, 85), (2, 91), (3, 96), (0, 40)]
+    node.events = [
+        {"event": "pressure", "level": level, "resident": share * 2**20, "budget": 100 * 2**20} for level, share in used
+    ]
+    assert [line[10:] for line in command("serve").out.splitlines()] == [
+        "Memory is short: each answer ends its connection (85 % of 100 MiB are used).",
+        "Memory is short: new requests are refused (91 % of 100 MiB are used).",
+        "Memory is short: nobody is accepted (96 % of 100 MiB are used).",
+        "There is enough memory again (40 % of 100 MiB are used).",
+    ]
+
+
+def test_taking_over(command: Command, node: StandIn) -> None:
+    """The flag alone says so: it is no setting that a file or the environment could give to every start."""
+    command("serve")
+    assert node.take_over is False
+    command("serve", "--take-over")
+    assert node.take_over is True
 
 
 def test_json(command: Command, node: StandIn) -> None:

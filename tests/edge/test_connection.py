@@ -58,6 +58,9 @@ class Plain(Connection):
     def shutdown(self) -> None:
         pass
 
+    def hand_over(self) -> None:
+        pass
+
     def part(self) -> None:
         pass
 

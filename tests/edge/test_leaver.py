@@ -9,7 +9,7 @@ import pytest
 from relay.edge.leaver import FIRST_WITHIN
 from relay.edge.websocketframes import close_frame
 from relay.wire.errors import ResetCode
-from tests.edge.visits import GET, HOST, Agent, Place, Visit, served
+from tests.edge.visits import GET, HOST, Agent, Place, Visit, post, served
 from tests.mux.ends import settle
 from tests.support.clock import virtual
 
@@ -191,6 +191,55 @@ async def test_held_requests_are_told_that_the_relay_stops() -> None:
     for one in (visit, later):
         assert one.code == "draining"
         assert one.transport.fin_sent
+
+
+# ---- in the hands of another process
+
+
+@virtual
+async def test_a_request_that_is_held_is_handed_over() -> None:
+    """With all that came of it and behind it, and the connection; here nothing is left of either."""
+    place = Place()
+    await (await place.agent()).leave()
+    visit = place.visit()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        visit.transport._extra["socket"] = ours  # type: ignore[attr-defined]
+        whole = post(b"hello") + GET
+        await visit.send(whole)
+        assert (place.services.hub.held, place.services.exchanges) == (1, 1)
+        ((descriptor, sent),) = place.services.hand_over_held()
+        await settle()
+        assert sent == whole
+        assert (place.services.hub.held, place.services.exchanges, place.services.visitors) == (0, 0, set())
+        assert visit.sent == b""
+        with socket.socket(fileno=descriptor) as kept:
+            kept.send(b"there")
+            assert theirs.recv(5) == b"there"
+    assert place.services.hub.held_bytes == 0
+
+
+@virtual
+async def test_nothing_else_is_handed_over() -> None:
+    """Idle, under way, or held by way of a password that was checked first: these have another end."""
+    place, agent, _ = await served()
+    await seasoned(place, agent)
+    assert place.services.hand_over_held() == []
+    assert len(place.services.visitors) == 2
+
+
+@virtual
+async def test_the_head_of_a_request_is_kept_while_it_is_held_only() -> None:
+    """An idle connection holds little."""
+    place = Place()
+    await (await place.agent()).leave()
+    visit = place.visit()
+    await visit.send(GET)
+    assert visit.visitor._held_head == GET
+    agent = await place.agent(generation=2)
+    await agent.answer(1)
+    assert visit.sent == HELLO
+    assert visit.visitor._held_head == b""
 
 
 # ---- WebSockets

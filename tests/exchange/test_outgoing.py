@@ -21,7 +21,7 @@ from relay.exchange.heads import (
 from relay.exchange.outgoing import Exchange, Failure
 from relay.mux.errors import SessionBusy, SessionGone
 from relay.wire import frames
-from relay.wire.errors import AwayCode, ResetCode
+from relay.wire.errors import ResetCode
 from relay.wire.frames import decode_reset, encode_reset
 from tests.mux.ends import RawPeer, Side, against, f_credit, f_data, f_end, f_head, settle
 from tests.support.clock import virtual
@@ -156,7 +156,7 @@ async def test_what_cannot_be_opened_is_said_by_type() -> None:
     log = Log()
     with pytest.raises(SessionBusy):
         log.exchange.start(side.session, EncodedRequest(head), True)
-    side.session.go_away(AwayCode.SHUTDOWN, "")
+    side.session.leaving = True
     with pytest.raises(SessionGone):
         log.exchange.start(side.session, EncodedRequest(head), True)
     side, _ = against(opener=True)

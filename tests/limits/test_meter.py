@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from relay.keys.scopes import MAX_LIMIT, Scope
 from relay.limits.allowances import Allowance, Totals
-from relay.limits.brakes import MOST_ADDRESSES, Brake, Brakes, group_of
+from relay.limits.brakes import MOST_ADDRESSES, Brake, Brakes, network_of
 from relay.limits.meter import Ask, Meter
 from relay.limits.months import month_of
 from relay.limits.pacing import Pacer
@@ -197,20 +197,22 @@ def test_links_of_one_tunnel_share_its_brake() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "together"),
+    ("address", "network"),
     [
-        ("192.0.2.1", "192.0.2.2", False),
-        ("2001:db8::1", "2001:db8:0:0:ffff::2", True),
-        ("2001:db8::1", "2001:db8:0:1::1", False),
-        ("::ffff:192.0.2.1", "192.0.2.1", True),
-        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
-        ("fe80::1%eth0", "fe80::2%eth0", True),
-        ("unknown", "un:known", False),
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("unknown", "unknown"),
+        ("un:known", "un:known"),
+        ("", ""),
     ],
 )
-def test_addresses_are_counted_by_their_network(one: str, other: str, together: bool) -> None:
-    """An IPv6 visitor is its /64, an IPv4 one its address, however it is written."""
-    assert (group_of(one) == group_of(other)) is together
+def test_who_counts_as_one_caller(address: str, network: str) -> None:
+    """An IPv4 address however it is written; of IPv6 the network that one subscriber has."""
+    assert network_of(address) == network
 
 
 def test_addresses_are_forgotten_within_a_bound() -> None:

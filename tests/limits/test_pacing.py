@@ -15,7 +15,7 @@ from relay.limits.ways import Band
 from tests.limits.lanes import Fed, FedLater, most_and_least, pacer, passed_since, way
 from tests.support.clock import run_virtual, virtual
 from tests.support.longer import CHAOS
-from tests.support.pattern import whole
+from tests.support.pattern import pieces, whole
 
 EXAMPLES = settings(max_examples=200 if CHAOS else 8)
 RATES = st.sampled_from((1_000, 6_000, 20_000, 125_000, 1_250_000, 5_000_000))
@@ -307,3 +307,16 @@ async def test_many_lanes_at_a_low_rate_all_come_to_their_turn() -> None:
     got = [passed_since(lane, until - 10.0) for lane in lanes]
     assert sum(got) == pytest.approx(200_000, rel=0.05)
     assert max(got) <= 1.05 * min(got) + 25
+
+
+@virtual
+async def test_little_pieces_cost_what_they_hold() -> None:
+    """Pieces of two bytes wait joined, and pass whole and in order."""
+    owner = pacer()
+    lane = Fed(owner, way(Band(5_000)), 2)
+    lane.left = 0
+    for _ in range(10_000):
+        lane.write(b"".join(pieces(2, start=lane.written)))
+    assert len(lane._parts) <= 2 + lane.queued // 4096
+    await asyncio.sleep(5)
+    assert lane.passed == 20_000

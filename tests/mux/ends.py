@@ -194,6 +194,9 @@ class RawPeer:
         self.messages.append(len(message))
         self.frames += [(kind, number, bytes(payload)) for kind, number, payload in frames.decode(message)]
 
+    def on_noise(self) -> None:
+        pass
+
     def on_writable(self) -> None:
         pass
 

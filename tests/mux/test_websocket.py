@@ -31,6 +31,7 @@ class Log:
         self.carrier: WebSocketCarrier | None = None
         self.messages: list[bytes] = []
         self.size = 0
+        self.noise = 0
         self.writable = 0
         self.lost: list[str] = []
         self._news = asyncio.Event()
@@ -39,6 +40,10 @@ class Log:
         assert not self.lost
         self.messages.append(bytes(message))
         self.size += len(message)
+        self._news.set()
+
+    def on_noise(self) -> None:
+        self.noise += 1
         self._news.set()
 
     def on_writable(self) -> None:

@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -126,6 +127,42 @@ async def test_who_waits_when_it_stops_is_served() -> None:
     with pytest.raises(ConnectionRefusedError):
         await get(port)
     await listener.aclose()
+
+
+def call_on(port: int, answers: list[object]) -> None:
+    """One after the other, each on a connection of its own, until no connection is to be had."""
+    while True:
+        try:
+            sock = socket.create_connection(("127.0.0.1", port), timeout=10.0)
+        except OSError:
+            return
+        with sock:
+            try:
+                sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                with sock.makefile("rb") as answer:
+                    answers.append(answer.read()[-2:])
+            except OSError as error:
+                answers.append(error)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no such filter elsewhere")
+@pytest.mark.parametrize("again", range(2))
+@on_every_loop
+async def test_whoever_got_a_connection_gets_an_answer(again: int) -> None:
+    """Visitors that come all the time, until it has stopped: none is between the queue and the end of the socket."""
+    sock = bind(HERE, "public")
+    listener = Listener(sock, hello, "httptools")
+    await listener.listen()
+    answers: list[object] = []
+    threads = [threading.Thread(target=call_on, args=(sock.getsockname()[1], answers)) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    await until(lambda: len(answers) > 200)
+    await listener.stop_accepting()
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
+    await listener.aclose()
+    assert set(answers) == {b"hi"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no such filter elsewhere")

@@ -84,6 +84,16 @@ async def test_what_others_counted_counts_here(node: Node, other: Registry) -> N
     assert refusal.code == "quota_exhausted"
 
 
+async def test_what_is_told_is_counted_up_to_now(node: Node) -> None:
+    """Not up to the last round only."""
+    link = await a_link(node)
+    link.meter.requests += 2
+    node.usage.count()
+    used = node.usage.used(link.principal.key_id)
+    assert used is not None
+    assert used.requests == 2
+
+
 async def test_a_key_without_links_is_forgotten(node: Node) -> None:
     """Nobody is connected by it, and it is written."""
     link = await a_link(node)

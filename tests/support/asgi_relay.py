@@ -20,8 +20,8 @@ from hypercorn.config import Config
 
 from relay.edge.asgi import TunnelApp
 from relay.node.assemble import Node
-from relay.node.listeners import Listener
-from relay.node.serve import PublicListener, Serving
+from relay.node.listeners import Listener, PublicListener
+from relay.node.serve import Serving
 from relay.settings import SETTINGS, load
 
 
@@ -45,7 +45,11 @@ class Hypercorn:
             serve(self._app, config, shutdown_trigger=self._stop.wait)  # type: ignore[arg-type]
         )
 
-    def stop_accepting(self) -> None:
+    async def stop_accepting(self) -> None:
+        """See `PublicListener`."""
+        self.let_go()
+
+    def let_go(self) -> None:
         """See `PublicListener`."""
         self._stop.set()
 

@@ -50,6 +50,12 @@ class MemoryCarrier:
             return False
         return True
 
+    def pause(self) -> None:
+        """See `Carrier.pause`: what is under way comes all the same."""
+
+    def resume(self) -> None:
+        """See `Carrier.resume`."""
+
     def close(self, code: int, reason: str) -> None:
         """See `Carrier.close`."""
         if self.closed is None:

@@ -71,6 +71,8 @@ class Child:
 
     stderr_lines = STDERR_LINES
     """So many of its last ones are kept."""
+    pass_fds: tuple[int, ...] = ()
+    """Descriptors that it inherits, under the same numbers."""
 
     def __init__(self, argv: Sequence[str], *, name: str = "child", env: Mapping[str, str] | None = None) -> None:
         self.argv = tuple(argv)
@@ -116,6 +118,7 @@ class Child:
                 cwd=ROOT,
                 limit=LINE_LIMIT,
                 start_new_session=True,
+                pass_fds=self.pass_fds,
                 preexec_fn=_die_with_parent,
             )
         _alive.add(process.pid)

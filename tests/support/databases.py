@@ -37,7 +37,7 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_d
 ALTER TABLE audit DISABLE TRIGGER USER;
 TRUNCATE projects, keys, subdomains, audit, signers, usage;
 ALTER TABLE audit ENABLE TRIGGER USER;
-UPDATE ledger SET audit_seq = 0, audit_hash = repeat('0', 64), revocation_seq = 0, keys_seq = 0;
+UPDATE ledger SET audit_seq = 0, audit_hash = repeat('0', 64), revocation_seq = 0, keys_seq = 0, names_seq = 0;
 """
 
 

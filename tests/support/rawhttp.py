@@ -37,11 +37,14 @@ class RawClient:
         self.timeout = timeout
 
     @classmethod
-    async def connect(cls, port: int, host: str = "127.0.0.1", timeout: float = 10.0) -> Self:
-        """Connect; raises OSError."""
+    async def connect(
+        cls, port: int, host: str = "127.0.0.1", timeout: float = 10.0, source: str | None = None
+    ) -> Self:
+        """Connect, from the address `source` of this machine (127.0.0.2, say) or any; raises OSError."""
         loop = asyncio.get_running_loop()
+        local = None if source is None else (source, 0)
         async with asyncio.timeout(timeout):
-            _, stream = await loop.create_connection(RawStream, host, port)
+            _, stream = await loop.create_connection(RawStream, host, port, local_addr=local)
         return cls(stream, timeout)
 
     async def __aenter__(self) -> Self:

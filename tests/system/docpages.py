@@ -30,8 +30,8 @@ OURS = {"relay", "mytunnel"}
 TOOLS = {"cp", "mv", "rm", "git", "curl", "export"}
 LEFT_OUT = {"pip"}
 LONG = {"serve", "http"}
-# A block with one of these handles the relay's own files: the page says to stop the relay before.
-WHILE_STOPPED = {"mv", "rm"}
+# A block with one of these handles the relay's own files, or its schema: the page says to stop the relay before.
+WHILE_STOPPED = ("mv ", "rm ", "relay db downgrade ")
 CODES: dict[tuple[str, ...], int] = {("keys", "scan"): 1}  # it finds living keys: those of the other commands
 EXAMPLE = re.compile(r"mtk_(operator|master|child|visitor)_(?:[0-9A-Za-z]{12}|…)(?![0-9A-Za-z_])")
 DIRECTORY, BACKUPS = "/var/lib/relay", "/var/backups"
@@ -82,7 +82,7 @@ def is_run(line: str) -> bool:
 
 def handles_files(lines: list[str]) -> bool:
     """Whether these are for a relay that is stopped."""
-    return any(words_of(line)[0] in WHILE_STOPPED for line in lines)
+    return any(line.startswith(WHILE_STOPPED) for line in lines)
 
 
 # ---- running them

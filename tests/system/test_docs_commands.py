@@ -51,10 +51,20 @@ async def desk(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, requ
     await a_head_was_signed(desk)
     for copy in ("audit-heads.jsonl", "heads-copy.jsonl"):
         shutil.copy(host.relay.data / "audit-heads.jsonl", copy)
-    (tmp_path / "leak.txt").write_text(await master.mint())
-    for words in ("init -q", "add leak.txt", "-c user.name=a -c user.email=a@example.com commit -qm leak"):
-        subprocess.run(["git", *words.split()], env=os.environ | {"GIT_CONFIG_GLOBAL": os.devnull}, check=True)
+    git("init -q")
+    await a_leak(desk)
     return desk
+
+
+async def a_leak(desk: Desk) -> None:
+    """A living key in a file, and in the history."""
+    Path("leak.txt").write_text(await desk.master.mint())
+    git("add leak.txt")
+    git("-c user.name=a -c user.email=a@example.com commit -qm leak")
+
+
+def git(words: str) -> None:
+    subprocess.run(["git", *words.split()], env=os.environ | {"GIT_CONFIG_GLOBAL": os.devnull}, check=True)
 
 
 def write_secret(name: str, text: str) -> None:
@@ -163,6 +173,7 @@ BEFORE: dict[tuple[str, int], Hook] = {
     ("A signing key", 1): keys_of_the_old_signer,
     ("A request token", 1): a_token_of_the_old_key,
     ("A copy of the database, a backup, a log", 1): keys_kept_elsewhere,
+    ("Secret scanners", 1): a_leak,  # the page has retired the signer of the first one
     ("Backup and restore", 1): a_key_before_the_backup,
     ("Backup and restore", 2): a_key_revoked_since,
     ("The audit", 1): a_head_was_signed,

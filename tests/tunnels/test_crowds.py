@@ -1,30 +1,12 @@
-"""What counts as one caller, how many of one and of all there may be, how often one may come in vain."""
+"""How many of one caller and of all there may be, how often one may come in vain."""
 
 from __future__ import annotations
 
 import pytest
 
 from relay.tunnels import crowds
-from relay.tunnels.crowds import FAILURES_A_SECOND, FAILURES_AT_ONCE, Crowd, Failures, network_of
+from relay.tunnels.crowds import FAILURES_A_SECOND, FAILURES_AT_ONCE, Crowd, Failures
 from tests.support.clock import ManualClock
-
-
-@pytest.mark.parametrize(
-    ("address", "network"),
-    [
-        ("192.0.2.1", "192.0.2.1"),
-        ("::ffff:192.0.2.1", "192.0.2.1"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
-        ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("unknown", "unknown"),
-        ("", ""),
-    ],
-)
-def test_who_counts_as_one_caller(address: str, network: str) -> None:
-    """An IPv4 address however it is written; of IPv6 the network that one subscriber has."""
-    assert network_of(address) == network
 
 
 def test_one_network_has_its_bound_and_all_have_theirs() -> None:

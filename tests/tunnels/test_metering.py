@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+from dataclasses import replace
+
 from relay.keys.scopes import Scope
 from relay.limits.allowances import Totals
+from relay.limits.meter import Ask
 from relay.mux.stream import Stream
 from relay.tunnels.admission import Principal
 from relay.tunnels.hub import Link
@@ -117,6 +121,48 @@ async def test_another_key_begins_its_own_count() -> None:
     house.metering.forget(["one"])
     assert set(house.metering.projects_of_keys()) == {"two"}
     assert house.metering.ids() == {"two", MASTER, "p"}
+
+
+@virtual
+async def test_who_comes_back_does_not_begin_the_month_anew() -> None:
+    """A key that had no link for a while: what it used counts from its first request on, not from the next look."""
+    house = House(Family())
+    family = house.keys
+    assert isinstance(family, Family)
+    family.known["one"] = replace(family.known["one"], scope=Scope(monthly_requests=2))
+    agent, link = await a_link(house, "a", "one")
+    for _ in range(2):
+        assert link.meter.admit(Ask("192.0.2.1"), 0.0, 0.0) is None
+    await agent.leave()
+    await settle()
+    house.metering.written(house.metering.unwritten())
+    house.metering.forget(["one"])
+    assert not house.metering.projects_of_keys()
+    del link
+    gc.collect()
+    _, link = await a_link(house, "a", "one")
+    refusal = link.meter.admit(Ask("192.0.2.1"), 9.0, 9.0)
+    assert refusal is not None
+    assert refusal.code == "quota_exhausted"
+
+
+@virtual
+async def test_a_new_key_does_not_free_what_runs() -> None:
+    """A stream that began under the old key is cut when the bytes of the month are used up, and counts till then."""
+    house = House(Family())
+    house.plans["p"] = Scope(streams=5, monthly_bytes=100)
+    agent, link = await a_link(house, "a", "one")
+    before = link.meter
+    log = Log()
+    before.opener(link.session, house.metering.pacer, Ask("192.0.2.1")).open(b"", False, log.exchange)
+    await agent.renew("two")
+    assert link.meter is not before
+    assert [(len(one.session.streams), len(one.meter.open)) for one in house.hub.sessions()] == [(1, 1)]
+    house.metering.learn(JANUARY, {"p": Totals(0, 100)}, ["p"])
+    house.metering.fold_all(house.hub.sessions())
+    project = house.metering.allowances.get("p")
+    assert project is not None
+    assert (len(link.session.streams), len(link.meter.open), project.streams) == (0, 0, 0)
 
 
 @virtual

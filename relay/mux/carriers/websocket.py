@@ -94,7 +94,7 @@ class WebSocketCarrier(WSListener):
         """The handshake is done."""
         self._transport = transport
         raw = transport.underlying_transport
-        # A transport over TLS is full from `high` bytes on, any other above it: with 0 the former would be full for ever.
+        # A transport over TLS is full from `high` bytes on, any other above it: with 0 the former would always be full.
         raw.set_write_buffer_limits(high=0 if raw.get_extra_info("ssl_object") is None else 1)
         sock = raw.get_extra_info("socket")
         if sock is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):

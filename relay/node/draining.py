@@ -1,0 +1,82 @@
+"""The end of a node: who is told first, who may finish, who is cut. Each step says why it comes where it does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+
+from relay.edge.services import Services
+from relay.node.assemble import Node
+from relay.node.listeners import PublicListener
+
+LOOK_EVERY = 0.05
+# Close frames, and answers that were complete when the grace time ended, have so long to arrive; in a hurry less.
+LEAVE_WITHIN = 3.0
+HURRY_WITHIN = 0.3
+
+
+class Departure:
+    """One node's, once. `hurry` is set when nobody wants to wait any more. Grace is in seconds."""
+
+    def __init__(self, node: Node, hurry: asyncio.Event) -> None:
+        self._node = node
+        self._services: Services = node.services
+        self._hurry = hurry
+        self._loop = asyncio.get_running_loop()
+
+    async def stop(self, public: PublicListener, grace: float, lent: bool) -> None:
+        """Nobody comes after this process, or nobody that it knows of. `lent`: see `Given`."""
+        self._say_so()
+        # Who has come in time is let in before the door is shut. A socket that others hold as well stays open there.
+        if lent:
+            public.let_go()
+        else:
+            await public.stop_accepting()
+        self.let_idle_go()
+        await self._finish(grace)
+
+    async def hand_over(self, listeners: Iterable[PublicListener], grace: float) -> None:
+        """Another process has taken over, and accepts already."""
+        for listener in listeners:
+            listener.let_go()
+        # Idle connections stay: their next request is answered, and with it they are told to end. Nobody has to guess
+        # whether a request was heard.
+        self._say_so()
+        await self._finish(grace)
+
+    def let_idle_go(self) -> None:
+        """Nobody is waited for who has nothing under way."""
+        self._services.stopping = True
+        for visitor in list(self._services.visitors):
+            visitor.shutdown()
+
+    def _say_so(self) -> None:
+        """Before anything else, so that balancers and agents with another address to go to move first."""
+        self._services.draining = True
+        self._node.doorway.go_away("the relay stops")
+        # Held requests would otherwise use up the grace time; their agents come back to the next process.
+        self._node.hub.give_up()
+
+    async def _finish(self, grace: float) -> None:
+        services = self._services
+        await self._until(lambda: not services.exchanges and not any(one.busy for one in services.visitors), grace)
+        # Visitors before agents: an exchange that is cut must be cut as an abort, not as an answer about a lost agent;
+        # and a close frame needs the link to reach the local service.
+        for visitor in list(services.visitors):
+            visitor.part()
+        until = HURRY_WITHIN if self._hurry.is_set() else LEAVE_WITHIN
+        await self._until(lambda: not services.exchanges and not services.visitors, until, HURRY_WITHIN)
+        await self._node.doorway.aclose("the relay stops")
+
+    async def _until(self, done: Callable[[], bool], within: float, in_a_hurry: float = 0.0) -> None:
+        """Until it is so, for so many seconds at the most; in a hurry for fewer."""
+        end = self._loop.time() + within
+        while not done() and (left := end - self._loop.time()) > 0:
+            if self._hurry.is_set():
+                end = min(end, self._loop.time() + in_a_hurry)
+                await asyncio.sleep(min(LOOK_EVERY, left))
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(LOOK_EVERY, left)):
+                    await self._hurry.wait()
