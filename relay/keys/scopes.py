@@ -60,7 +60,7 @@ class Scope:
         for member, meaning in LIMITS.items():
             limit = getattr(self, member)
             if limit is not None and (type(limit) is not int or not 0 < limit <= MAX_LIMIT):
-                raise ValueError(f"The limit {member} ({meaning}) must be a whole number from 1 on, or left out.")
+                raise ValueError(f"The limit {member} ({meaning}) must be a whole number from 1 to 2^53, or left out.")
 
     def allows(self, name: str) -> bool:
         """Whether this subdomain may be claimed."""

@@ -87,7 +87,7 @@ class Allowance:
         self._watchers.add(watcher)
 
     def rescope(self, scope: Scope, now: float) -> None:
-        """Other limits from now on, also for what runs. What has been used stays used."""
+        """Other limits from now on, also for streams that were opened under limits. What has been used stays used."""
         if scope == self.scope:
             return
         self.scope = scope

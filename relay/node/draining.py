@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
-from relay.edge.services import Services
+from relay.edge.services import Attended, Services
 from relay.node.assemble import Node
 from relay.node.listeners import PublicListener
 
@@ -17,16 +17,20 @@ HURRY_WITHIN = 0.3
 
 
 class Departure:
-    """One node's, once. `hurry` is set when nobody wants to wait any more. Grace is in seconds."""
+    """One node's, once. The first of the listeners is the public one; `hurry` is set when nobody wants to wait any
+    more. Grace is in seconds.
+    """
 
-    def __init__(self, node: Node, hurry: asyncio.Event) -> None:
+    def __init__(self, node: Node, listeners: Sequence[PublicListener], hurry: asyncio.Event) -> None:
         self._node = node
+        self._listeners = listeners
         self._services: Services = node.services
         self._hurry = hurry
         self._loop = asyncio.get_running_loop()
 
-    async def stop(self, public: PublicListener, grace: float, lent: bool) -> None:
+    async def stop(self, grace: float, lent: bool) -> None:
         """Nobody comes after this process, or nobody that it knows of. `lent`: see `Given`."""
+        public = self._listeners[0]
         self._say_so()
         # Who has come in time is let in before the door is shut. A socket that others hold as well stays open there.
         if lent:
@@ -36,9 +40,17 @@ class Departure:
         self.let_idle_go()
         await self._finish(grace)
 
-    async def hand_over(self, listeners: Iterable[PublicListener], grace: float) -> None:
-        """Another process has taken over, and accepts already."""
-        for listener in listeners:
+    def give_away(self) -> list[tuple[int, bytes]]:
+        """Another process accepts already: nobody is accepted here any more. Who waits for an agent may wait there, see
+        `Attended.hand_over`.
+        """
+        for listener in self._listeners:
+            listener.let_go()
+        return self._services.hand_over_held()
+
+    async def hand_over(self, grace: float) -> None:
+        """Another process has taken over, or is left in its place."""
+        for listener in self._listeners:
             listener.let_go()
         # Idle connections stay: their next request is answered, and with it they are told to end. Nobody has to guess
         # whether a request was heard.
@@ -48,8 +60,7 @@ class Departure:
     def let_idle_go(self) -> None:
         """Nobody is waited for who has nothing under way."""
         self._services.stopping = True
-        for visitor in list(self._services.visitors):
-            visitor.shutdown()
+        self._each(lambda visitor: visitor.shutdown())
 
     def _say_so(self) -> None:
         """Before anything else, so that balancers and agents with another address to go to move first."""
@@ -63,11 +74,19 @@ class Departure:
         await self._until(lambda: not services.exchanges and not any(one.busy for one in services.visitors), grace)
         # Visitors before agents: an exchange that is cut must be cut as an abort, not as an answer about a lost agent;
         # and a close frame needs the link to reach the local service.
-        for visitor in list(services.visitors):
-            visitor.part()
+        self._each(lambda visitor: visitor.part())
         until = HURRY_WITHIN if self._hurry.is_set() else LEAVE_WITHIN
         await self._until(lambda: not services.exchanges and not services.visitors, until, HURRY_WITHIN)
         await self._node.doorway.aclose("the relay stops")
+
+    def _each(self, tell: Callable[[Attended], None]) -> None:
+        """A defect of one connection must not keep the others, nor the node, from their end."""
+        for visitor in list(self._services.visitors):
+            try:
+                tell(visitor)
+            except Exception as error:
+                self._loop.call_exception_handler({"message": "a connection failed to end", "exception": error})
+                visitor.cut()
 
     async def _until(self, done: Callable[[], bool], within: float, in_a_hurry: float = 0.0) -> None:
         """Until it is so, for so many seconds at the most; in a hurry for fewer."""

@@ -111,41 +111,48 @@ class Serving:
         self._listen_to_signals()
         node.hub.expect_all()
         node.pressure.listeners += [one for one in (*others[:1], public) if isinstance(one, Listener)]
+        departure = Departure(node, listeners, self._hurry)
         async with self._background(node):
             # Agents first: who calls a name at once should find it.
             for listener in (*others, public):
                 await listener.listen()
-            await self._take_seat(node, bound, seat)
-            # What is there by now stays: looking through all of it again and again would halt everybody for 0.1 s.
-            gc.freeze()
-            self._report_serving(node, bound.names())
-            if self._take_over:
-                self._report({"event": "took_over", "pid": seat.predecessor.pid if seat.predecessor else None})
-            systemd.tell(os.environ, systemd.READY)
-            departure = Departure(node, self._hurry)
-            await asyncio.wait((self._stop, seat.successor), return_when=asyncio.FIRST_COMPLETED)
-            systemd.tell(os.environ, systemd.STOPPING)
-            if seat.successor.done():
-                self._report({"event": "handed_over", "pid": seat.successor.result()})
-                self._say_stopping(node, grace := self._settings.grace)
-                self._stop.add_done_callback(lambda _: departure.let_idle_go())
-                await departure.hand_over(listeners, grace)
+            if self._stop.done() and seat.predecessor is not None:
+                # Told to stop before it took the place: the one before goes on, with the same sockets.
+                await departure.hand_over(self._grace(self._stop.result()))
             else:
-                seat.close()
-                self._say_stopping(node, grace := self._grace(self._stop.result()))
-                await departure.stop(public, grace, bound.lent or seat.shared)
+                await self._reign(node, bound, seat, departure)
             await asyncio.gather(*(listener.aclose() for listener in listeners))
 
-    async def _take_seat(self, node: Node, bound: Sockets, seat: takeover.Seat) -> None:
+    async def _reign(self, node: Node, bound: Sockets, seat: takeover.Seat, departure: Departure) -> None:
+        """As the relay of its directory, until it is told to stop, or another process takes over."""
+        await self._take_seat(node, bound, seat, departure)
+        # What is there by now stays: looking through all of it again and again would halt everybody for 0.1 s.
+        gc.freeze()
+        self._report_serving(node, bound.names())
+        if self._take_over:
+            self._report({"event": "took_over", "pid": seat.predecessor.pid if seat.predecessor else None})
+        systemd.tell(os.environ, systemd.READY)
+        await asyncio.wait((self._stop, seat.successor), return_when=asyncio.FIRST_COMPLETED)
+        systemd.tell(os.environ, systemd.STOPPING)
+        if seat.successor.done():
+            self._report({"event": "handed_over", "pid": seat.successor.result()})
+            self._say_stopping(node, grace := self._settings.grace)
+            self._stop.add_done_callback(lambda _: departure.let_idle_go())
+            await departure.hand_over(grace)
+        else:
+            seat.close()
+            self._say_stopping(node, grace := self._grace(self._stop.result()))
+            await departure.stop(grace, bound.lent or seat.shared)
+
+    async def _take_seat(self, node: Node, bound: Sockets, seat: takeover.Seat, departure: Departure) -> None:
         """From here on this is the relay of its directory; what the one before leaves is taken up."""
-        services = node.services
         live = partial(_owners, node)
-        left = await seat.take(takeover.Handed(bound.by_name(), bound.lent, live, services.hand_over_held))
+        left = await seat.take(takeover.Handed(bound.by_name(), bound.lent, live, departure.give_away))
         for name, project in left.names.items():
             node.hub.reserved.setdefault(name, project)
         for sock, sent in left.held:
             with contextlib.suppress(OSError):  # the visitor has left meanwhile
-                await adopt(services, sock, sent)
+                await adopt(node.services, sock, sent)
 
     def _listeners(self, node: Node, bound: Sockets, edge: Edge | None) -> list[PublicListener]:
         """The public one is the first."""

@@ -163,7 +163,7 @@ class Handed:
     live: Callable[[], Mapping[str, str]]
     """Names that are alive, each with its project."""
     held: Callable[[], list[tuple[int, bytes]]]
-    """Takes out the visitors whose requests wait for an agent: a descriptor of each, and what it has sent."""
+    """Called last: gives the visitors whose requests wait for an agent, a descriptor of each and what it has sent."""
 
 
 class Control:

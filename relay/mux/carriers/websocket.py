@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import sys
 from collections.abc import Callable
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
@@ -18,10 +19,16 @@ from relay.mux.carrier import ROOM, CarrierEvents
 from relay.wire.errors import RemoteProtocolError
 from relay.wire.messages import Assembler
 
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
 # Bytes that the kernel may hold unsent before it reports the socket full.
 NOT_SENT_MOST = 128 * 1024
 # A close handshake that takes longer than this is cut.
 CLOSE_WITHIN = 2.0
+LINGER_STEP = 0.02
+"""Seconds between two looks whether all has arrived."""
 # A fragment smaller than this brings little more than its header.
 LEAST_FRAGMENT = 1024
 # Bytes of reason in a close frame; RFC 6455 §5.5 has room for 123.
@@ -42,7 +49,7 @@ class WebSocketCarrier(WSListener):
         self._full = False
         self._closing = False
         self._reason = ""
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
 
     # ---- Carrier
 
@@ -61,8 +68,8 @@ class WebSocketCarrier(WSListener):
         text = reason.encode("utf-8", "replace")[:MOST_REASON]
         # Not cut in the middle of a character: it must be UTF-8, and picows refuses it if it is not.
         self._transport.send_close(_close_code(code), text.decode("utf-8", "ignore").encode())
-        self._transport.disconnect()
-        self._timer = asyncio.get_running_loop().call_later(CLOSE_WITHIN, self.abort)
+        self.pause()
+        self._timer = asyncio.get_running_loop().call_soon(self._linger, CLOSE_WITHIN)
 
     def abort(self) -> None:
         """See `Carrier.abort`."""
@@ -148,6 +155,21 @@ class WebSocketCarrier(WSListener):
         if self._owner is not None:
             self._owner.on_writable()
 
+    def _linger(self, left: float) -> None:
+        """Ends the transport once its peer has what was sent, or in `left` seconds.
+
+        With bytes unread, of a peer that floods say, the end is a reset: it destroys what is still on its way, such as
+        the reason.
+        """
+        if self._transport is None:
+            return
+        loop = asyncio.get_running_loop()
+        if left > 0 and _on_its_way(self._transport.underlying_transport):
+            self._timer = loop.call_later(LINGER_STEP, self._linger, left - LINGER_STEP)
+        else:
+            self._transport.disconnect()
+            self._timer = loop.call_later(max(left, LINGER_STEP), self.abort)
+
     def _on_fragment(self, first: bool, frame: WSFrame) -> None:
         if first == self._assembler.pending:
             self._refuse(WSCloseCode.PROTOCOL_ERROR, "fragments out of order")
@@ -173,6 +195,19 @@ class WebSocketCarrier(WSListener):
     def _refuse(self, code: WSCloseCode, reason: str) -> None:
         self._reason = reason
         self.close(int(code.value), reason)
+
+
+def _on_its_way(transport: asyncio.Transport) -> bool:
+    """Whether bytes were sent that the peer's side has not confirmed (Linux tells; elsewhere no)."""
+    if transport.get_write_buffer_size():
+        return True
+    sock = transport.get_extra_info("socket")
+    if sys.platform != "linux" or sock is None:
+        return False
+    try:
+        return any(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))
+    except OSError:
+        return False
 
 
 def _no_owner(_: WebSocketCarrier) -> CarrierEvents:
