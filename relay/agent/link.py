@@ -42,6 +42,8 @@ from relay.wire.hello import (
 
 ATTEMPT_WITHIN = 3.0
 RENEWED_WITHIN = 10.0
+# What is in front of a relay may ask for any time; visitors wait.
+LONGEST_WAIT = 5.0
 # How long the relay may take to say that all came that was sent to it.
 SETTLED_WITHIN = 1.0
 # What a session that ended so would be answered, if it came back by the same key.
@@ -49,7 +51,14 @@ VERDICTS: dict[int, str] = {AwayCode.REVOKED: "revoked", AwayCode.CLOSED: "tunne
 
 
 class LinkFailed(Exception):
-    """The relay could not be reached, did not answer, or does not speak our protocol; the text says why."""
+    """The relay could not be reached, did not answer, or does not speak our protocol; the text says why.
+
+    `wait` is for how many seconds a relay that is busy asked.
+    """
+
+    def __init__(self, sentence: str, wait: float = 0.0) -> None:
+        super().__init__(sentence)
+        self.wait = wait
 
 
 class LinkRefused(Exception):
@@ -126,7 +135,7 @@ class Link:
         except BaseException as error:
             self.abort("given up")
             if isinstance(error, OSError | picows.WSError | NoWay | ProxyError | BadProxy):
-                raise LinkFailed(self._explain(error, relay_url)) from error
+                raise LinkFailed(self._explain(error, relay_url), _asked_to_wait(error)) from error
             raise
         if isinstance(answer, Refused):
             self.close("refused")
@@ -306,6 +315,13 @@ class Link:
                 answer.exception()  # whoever waited has been told; nobody may be waiting
         if not self._ended.done():
             self._ended.set_result(Lost(reason, self._away))
+
+
+def _asked_to_wait(error: BaseException) -> float:
+    """Seconds that an answer in place of a WebSocket asks for; not more than a proxy may ask without harm."""
+    response = getattr(error, "response", None) if isinstance(error, picows.WSHandshakeError) else None
+    text = "" if response is None else response.headers.get("Retry-After", "")
+    return min(float(text), LONGEST_WAIT) if text.isascii() and text.isdigit() else 0.0
 
 
 def _unfit(welcome: Welcome, access: Mapping[str, AccessRules]) -> str:

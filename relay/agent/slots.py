@@ -95,7 +95,7 @@ class Slot:
         try:
             link, away = await self._crew.open(self._number)
         except LinkFailed as error:
-            return str(error), 0.0
+            return str(error), error.wait
         except LinkRefused as error:
             return str(error), self._crew.on_refused(error.refused)
         except KeyRefused as error:

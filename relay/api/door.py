@@ -1,41 +1,41 @@
 """The agents' door: `GET /agent/v1` with an upgrade goes to picows, everything else to the API, with the bytes read.
 
 Whoever is one too many, or came in vain too often of late, is turned away before a handshake has cost anything. The
-only room that knows picows' server protocol and uvicorn's HTTP protocol, neither of which is exported for this use;
-their versions are bounded in pyproject.toml.
+only room that knows uvicorn's HTTP protocol, which is not exported for this use; its version is bounded in
+pyproject.toml.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import logging
 import math
 import re
 import socket
 import struct
 from collections.abc import Callable
-from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, cast
 
-from picows import WSAutoPingStrategy, WSTransport, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
-from picows.picows import WSProtocol  # type: ignore[attr-defined]  # not exported: this room's one liberty
+from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from relay.api.agentsocket import AgentCarrier, websocket_protocol
+from relay.api.line import Line
+from relay.api.problems import turned_away
 from relay.exchange.headers import address_of
 from relay.limits.brakes import network_of
 from relay.mux.carriers.websocket import WebSocketCarrier
 from relay.mux.session import Session
 from relay.tunnels.doorway import Doorway
-from relay.wire.frames import MAX_HELLO, MAX_MESSAGE
+from relay.wire.frames import MAX_HELLO
 from relay.wire.hello import PATH, SUBPROTOCOL
 
 MOST_HEAD = 16 * 1024
-READ_MOST = 256 * 1024
+# Hellos that are judged at once, before the next handshakes begin.
+MOST_JUDGED = 64
 HEAD_WITHIN = 10.0
 # Bytes of one request to the API, whatever it is made of.
 MOST_REQUEST = 64 * 1024
@@ -45,7 +45,6 @@ _AGENT = re.compile(rb"GET %b(?:\?[^ ]*)? HTTP/1\.1\r\n" % re.escape(PATH.encode
 _UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r\n", re.IGNORECASE)
 _FORWARDED_FOR = re.compile(rb"\r\nx-forwarded-for:([^\r\n]*)", re.IGNORECASE)
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-_LOGGER = logging.getLogger("relay.agents")
 
 
 class Door(asyncio.Protocol):
@@ -54,8 +53,11 @@ class Door(asyncio.Protocol):
     To an agent it stays in front until the hello is admitted: a stranger can make nobody hold more than a hello.
     """
 
-    def __init__(self, doorway: Doorway, trusts: Callable[[str], bool], rest: Callable[[], BoundedHttp]) -> None:
+    def __init__(
+        self, doorway: Doorway, line: Line, trusts: Callable[[str], bool], rest: Callable[[], BoundedHttp]
+    ) -> None:
         self._doorway = doorway
+        self._line = line
         self._trusts = trusts
         self._address = "unknown"
         """The peer's, and from the upgrade on the agent's."""
@@ -63,6 +65,7 @@ class Door(asyncio.Protocol):
         """Counted in as; None: not counted in, or counted out."""
         self._excess = 0
         self._turned_away = False
+        self._waits = False
         self._rest = rest
         self._buffer = b""
         self._websocket: Any = None
@@ -87,7 +90,9 @@ class Door(asyncio.Protocol):
         """See `asyncio.Protocol`."""
         self._stop_timer()
         self.left()
-        if self._websocket is not None:
+        if self._waits:
+            self._line.leave(self)
+        elif self._websocket is not None:
             self._websocket.connection_lost(exc)
 
     def left(self) -> None:
@@ -118,6 +123,10 @@ class Door(asyncio.Protocol):
         if self._turned_away:
             return
         self._buffer += data
+        if self._waits:
+            if len(self._buffer) > MOST_BEFORE_HELLO:
+                self._transport.abort()
+            return
         end = self._buffer.find(b"\r\n\r\n")
         if end < 0:
             if len(self._buffer) > MOST_HEAD:
@@ -142,19 +151,31 @@ class Door(asyncio.Protocol):
         self._address = address_of(self._address, forwarded_for, self._trusts)
         now = asyncio.get_running_loop().time()
         # A proxy that does not say for whom it speaks stands for many.
-        wait = 0 if self._trusts(self._address) else self._doorway.failures.wait(network_of(self._address), now)
+        network = "" if self._trusts(self._address) else network_of(self._address)
+        wait = self._doorway.failures.wait(network, now) if network else 0
         if wait:
             said = "Too many agents from this address were refused of late."
             self._turn_away(HTTPStatus.TOO_MANY_REQUESTS, "too_many", said, math.ceil(wait))
             return
-        self._websocket = _websocket_protocol(self._listener)
+        self._buffer, self._waits = data, True
+        self._line.join(self, network)
+
+    def on_turn(self) -> None:
+        """See `InLine.on_turn`."""
+        data, self._buffer, self._waits = self._buffer, b"", False
+        self._websocket = websocket_protocol(self._listener, HEAD_WITHIN)
         self._websocket.connection_made(self._transport)
         self._feed(data)
+
+    def on_too_long(self) -> None:
+        """See `InLine.on_too_long`."""
+        self._buffer, self._waits = b"", False
+        self._turn_away(HTTPStatus.SERVICE_UNAVAILABLE, "overloaded", "Too many agents come at once.", 1)
 
     def _turn_away(self, status: HTTPStatus, code: str, said: str, seconds: int) -> None:
         """Answers without reading on."""
         self._turned_away = True
-        self._transport.write(_turned_away(status, code, said, seconds))
+        self._transport.write(turned_away(status, code, said, seconds))
         self._transport.close()
 
     def _reset(self) -> None:
@@ -173,7 +194,7 @@ class Door(asyncio.Protocol):
             return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(400, text), None)
         chosen = [("Sec-WebSocket-Protocol", SUBPROTOCOL)]
         response = WSUpgradeResponse.create_101_response(extra_headers=chosen)
-        return WSUpgradeResponseWithListener(response, _AgentCarrier(self._connected, self.left))
+        return WSUpgradeResponseWithListener(response, AgentCarrier(self._connected, self.left))
 
     def _connected(self, carrier: WebSocketCarrier) -> Session:
         self._session = self._doorway.welcome_carrier(carrier, self._address)
@@ -200,24 +221,6 @@ class Door(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-class _AgentCarrier(WebSocketCarrier):
-    """A carrier that says when its connection has ended, which may be after its session."""
-
-    def __init__(self, owner: Callable[[WebSocketCarrier], Session], on_left: Callable[[], None]) -> None:
-        super().__init__(owner)
-        self._on_left = on_left
-
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
-        """See `WebSocketCarrier.on_ws_disconnected`."""
-        on_left, self._on_left = self._on_left, _nobody  # the door is let go, and picows' buffer with it
-        on_left()
-        super().on_ws_disconnected(transport)
-
-
-def _nobody() -> None:
-    """Nobody has left any more."""
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -273,49 +276,10 @@ class BoundedHttp(HttpToolsProtocol):
             self._deadline = None
 
 
-class _BoundedWebSocket(WSProtocol):  # type: ignore[misc]
-    """picows' protocol, reading so much at once: its buffer would double for as long as an agent fills it."""
-
-    def get_buffer(self, size_hint: int) -> memoryview:
-        """See `asyncio.BufferedProtocol`."""
-        room: memoryview = super().get_buffer(size_hint)
-        return room[:READ_MOST]
-
-
-def _websocket_protocol(listener: Callable[[WSUpgradeRequest], WSUpgradeResponseWithListener]) -> Any:  # noqa: ANN401
-    return _BoundedWebSocket(
-        None,
-        None,
-        False,
-        listener,
-        _LOGGER,
-        True,
-        HEAD_WITHIN,
-        False,
-        20,
-        20,
-        WSAutoPingStrategy.PING_WHEN_IDLE,
-        False,
-        MAX_MESSAGE,
-        None,
-        16 * 1024,
-    )
-
-
-@lru_cache(maxsize=64)
-def _turned_away(status: HTTPStatus, code: str, said: str, seconds: int) -> bytes:
-    """An answer as the API's problems look."""
-    body = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": said, "code": code}
-    body["next_action"] = f"Try again in {seconds} s."
-    text = json.dumps(body).encode()
-    return (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/problem+json\r\n"
-        f"Content-Length: {len(text)}\r\nRetry-After: {seconds}\r\nConnection: close\r\n\r\n"
-    ).encode() + text
-
-
 def door_factory(doorway: Doorway, trusts: Callable[[str], bool]) -> Callable[..., asyncio.BaseProtocol]:
     """What uvicorn calls for every connection to the agent listener."""
+    loop = asyncio.get_running_loop()
+    line = Line(loop.time, loop.call_later, lambda: doorway.judging >= MOST_JUDGED)
 
     def make(
         config: Config,
@@ -323,6 +287,6 @@ def door_factory(doorway: Doorway, trusts: Callable[[str], bool]) -> Callable[..
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> asyncio.BaseProtocol:
-        return Door(doorway, trusts, lambda: BoundedHttp(config, server_state, app_state, _loop))
+        return Door(doorway, line, trusts, lambda: BoundedHttp(config, server_state, app_state, _loop))
 
     return make

@@ -5,8 +5,10 @@ Nothing that was sent comes back unless it is short and plain, and never a key: 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -198,3 +200,15 @@ def from_registry(error: RegistryError) -> Problem:
         problem = forbidden(str(error))
     problem.reason = error.code
     return problem
+
+
+@lru_cache(maxsize=64)
+def turned_away(status: HTTPStatus, code: str, said: str, seconds: int) -> bytes:
+    """A problem as a whole HTTP/1.1 answer, for a connection that gets no other."""
+    body = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": said, "code": code}
+    body["next_action"] = f"Try again in {seconds} s."
+    text = json.dumps(body).encode()
+    return (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/problem+json\r\n"
+        f"Content-Length: {len(text)}\r\nRetry-After: {seconds}\r\nConnection: close\r\n\r\n"
+    ).encode() + text

@@ -17,7 +17,7 @@ from relay.wire.window import SessionWindow
 
 PATIENCE = 2.0
 FULL = 7 / 8
-ENOUGH = 3 / 4
+ENOUGH = 1 / 4
 _SENTENCE = "too much waits for readers that take nothing"
 
 

@@ -106,6 +106,11 @@ class Doorway:
         task.add_done_callback(self._tasks.discard)
         guest.judged_by(task)
 
+    @property
+    def judging(self) -> int:
+        """How many keys are being judged."""
+        return len(self._tasks)
+
     def known(self, guest: Guest) -> None:
         """A stranger is one no longer."""
         self._strangers.leave(guest.network)

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from relay.agent.link import Link
+from relay.agent.link import Link, LinkFailed
 from relay.api import door as door_room
+from relay.api import line as line_room
 from relay.api.door import MOST_BEFORE_HELLO, MOST_HEAD, door_factory
 from relay.node.listeners import Listener
 from relay.node.sockets import bind
@@ -364,3 +365,40 @@ async def test_who_came_in_vain_too_often_is_turned_away_before_the_handshake() 
         assert (await head_of(reader)).startswith(b"HTTP/1.1 200 ")
         await until(lambda: failures.wait("198.51.100.1", loop.time()) == 0)
         assert (await head_of(await knock("198.51.100.1"))).startswith(b"HTTP/1.1 101 ")
+
+
+async def test_a_crowd_waits_in_line_and_gets_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More at once than one turn of the event loop takes, and one that leaves meanwhile: all others are welcomed."""
+    monkeypatch.setattr(line_room, "TURN", 0.0)  # one handshake a turn
+    async with doors() as open_doors:
+        opening = UPGRADE + OFFER
+        many = await asyncio.gather(*(open_doors.connect(opening) for _ in range(20)))
+        many[3][1].transport.abort()
+        for number, (reader, writer) in enumerate(many):
+            if number != 3:
+                await head_of(reader)
+                hello = Hello(f"i{number}", 0, 1, "good", (f"demo{number}",))
+                writer.write(masked(encode(frames.HELLO, 0, encode_hello(hello))))
+                await welcomed(reader)
+        assert len(open_doors.house.hub.links) == 19
+
+
+async def test_who_finds_the_line_too_long_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the handshake, with a time to come again, which an agent keeps to."""
+    monkeypatch.setattr(line_room, "MOST_WAIT", -1.0)
+    async with doors() as open_doors:
+        reader, _ = await open_doors.connect(UPGRADE + OFFER)
+        head = await head_of(reader)
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nRetry-After: 1\r\n" in head
+        with pytest.raises(LinkFailed) as failed:
+            await a_link().open(f"ws://127.0.0.1:{open_doors.port}", HELLO)
+        assert failed.value.wait == 1.0
+
+
+async def test_what_comes_while_in_line_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger that goes on sending before it has its turn is cut at the same bound as one that has had it."""
+    monkeypatch.setattr(line_room.Line, "_call", lambda *_: None)  # nobody's turn ever comes
+    async with doors() as open_doors:
+        reader, _ = await open_doors.connect(UPGRADE + OFFER, bytes(MOST_BEFORE_HELLO))
+        assert await at_end(reader) == b""

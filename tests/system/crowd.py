@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import resource
 import secrets
 import sys
@@ -97,7 +98,8 @@ class Link(asyncio.Protocol):
                 return
             status = head.split()[1].decode()
             if status != "101":
-                self._fail(Failed(f"HTTP {status}"))
+                asked = re.search(rb"\r\nRetry-After: (\d+)", head)
+                self._fail(Failed(f"HTTP {status}", float(asked[1]) if asked else 0.0))
                 return
             self._upgraded = True
             self._buffer = bytearray(rest)

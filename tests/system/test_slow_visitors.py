@@ -33,9 +33,9 @@ TIME: dict[Kind, float] = {
 TOLD: dict[Kind, str] = {"head": "408", "body": "408", "halt": "408", "silent": "", "kept": "200"}
 TIMES = 3.0
 FLOOR = 0.010
-STOPPED = 200
-# Who takes nothing while a window is full is cut after `PATIENCE` seconds; by then the next may have filled it.
-MADE_ROOM = 2 * PATIENCE + 1
+STOPPED = 100
+# Who takes nothing while a window is full is cut after `PATIENCE` seconds; by then the next, who waited, fill it.
+MADE_ROOM = 3 * PATIENCE + 1
 
 
 @pytest.fixture

@@ -34,12 +34,17 @@ LEAST_FRAGMENT = 1024
 # Bytes of reason in a close frame; RFC 6455 §5.5 has room for 123.
 MOST_REASON = 100
 
+# Codes of an end that the peer has brought upon itself.
+_BREACHES = (WSCloseCode.PROTOCOL_ERROR, WSCloseCode.UNSUPPORTED_DATA, WSCloseCode.MESSAGE_TOO_BIG)
 _BINARY = WSMsgType.BINARY
 _NORMAL = 1000
 
 
 class WebSocketCarrier(WSListener):
     """One WebSocket connection. `owner` is asked for when the handshake is done."""
+
+    lingers = False
+    """Whether a peer that broke the protocol is given time to take the reason, before the transport ends."""
 
     def __init__(self, owner: Callable[[WebSocketCarrier], CarrierEvents]) -> None:
         self._make_owner = owner
@@ -68,8 +73,11 @@ class WebSocketCarrier(WSListener):
         text = reason.encode("utf-8", "replace")[:MOST_REASON]
         # Not cut in the middle of a character: it must be UTF-8, and picows refuses it if it is not.
         self._transport.send_close(_close_code(code), text.decode("utf-8", "ignore").encode())
-        self.pause()
-        self._timer = asyncio.get_running_loop().call_soon(self._linger, CLOSE_WITHIN)
+        if self.lingers and _close_code(code) in _BREACHES:
+            self.pause()
+            self._timer = asyncio.get_running_loop().call_soon(self._linger, CLOSE_WITHIN)
+        else:
+            self._linger(0)
 
     def abort(self) -> None:
         """See `Carrier.abort`."""
@@ -158,8 +166,8 @@ class WebSocketCarrier(WSListener):
     def _linger(self, left: float) -> None:
         """Ends the transport once its peer has what was sent, or in `left` seconds.
 
-        With bytes unread, of a peer that floods say, the end is a reset: it destroys what is still on its way, such as
-        the reason.
+        Of a peer that floods there are bytes that nobody reads: the end is a reset then, which destroys what is still
+        on its way, such as the reason.
         """
         if self._transport is None:
             return
@@ -168,7 +176,7 @@ class WebSocketCarrier(WSListener):
             self._timer = loop.call_later(LINGER_STEP, self._linger, left - LINGER_STEP)
         else:
             self._transport.disconnect()
-            self._timer = loop.call_later(max(left, LINGER_STEP), self.abort)
+            self._timer = loop.call_later(CLOSE_WITHIN, self.abort)
 
     def _on_fragment(self, first: bool, frame: WSFrame) -> None:
         if first == self._assembler.pending:
