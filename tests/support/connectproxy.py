@@ -97,8 +97,8 @@ class ConnectProxy:
         finally:
             for way in ways:
                 way.cancel()
+            far_writer.close()  # first: the wait behind it may be cancelled
             await asyncio.gather(*ways, return_exceptions=True)
-            far_writer.close()
 
 
 class SocksProxy(ConnectProxy):

@@ -187,6 +187,10 @@ DIFFERENCES = (
     Difference("a pipelined request arrives when the answer before it is complete"),
     Difference("a visitor that ends its side of the connection before its answer is complete has left"),
     Difference("the deadlines of the guard, of a response head, and of a visitor that reads nothing for 60 s"),
+    Difference(
+        "while so many visitors of a tunnel read nothing that a link's window (64 MiB) is nearly full, those that read "
+        "nothing for 2 s are cut"
+    ),
     Difference("while the agent is away, or has not come since the relay started, a new request waits up to 10 s"),
 )
 

@@ -231,7 +231,7 @@ async def all_serve(phoenix: Phoenix, names: list[str], ledger: Ledger) -> None:
             while todo:
                 name = todo.pop()
                 while await caller.ask(name, "GET") != "served":
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(0.5)  # it was held before that: who comes at once again is a flood
         finally:
             caller.close()
 

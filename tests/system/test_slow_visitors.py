@@ -10,7 +10,7 @@ import pytest
 from relay.mux.crowding import PATIENCE
 from tests.support.local import LocalProcess
 from tests.support.longer import CHAOS
-from tests.support.processes import tunnel
+from tests.support.processes import DOMAIN, AgentProcess, RelayProcess, tunnel
 from tests.support.reliability import Record
 from tests.system.noise import Noise
 from tests.system.numbers import nothing_left
@@ -51,18 +51,21 @@ async def test_slow_visitors_are_sent_away_and_disturb_nobody(many_files: None, 
     """Heads and bodies dripped, bodies halted, answers not read, silence: each ends when its time is over, the honest
     beside them are served as before, and nothing of it is left."""
     patience = ["--head-timeout", str(HEAD), "--idle-timeout", str(IDLE)]
-    async with LocalProcess() as local, tunnel(local.port, "t", patience) as t:
-        async with Steady(t.port, t.host, RATE) as steady:
-            alone = await steady.seconds(10.0 if CHAOS else 2.0)
-            async with SlowCrowd(t.port, t.host, COUNT, EVERY) as crowd:
-                await crowd.gathered()
-                ends = [
-                    await crowd.gone(kind, TIME[kind] + 2 * SLACK + 10)
-                    for kind in sorted(KINDS, key=lambda kind: TIME[kind])
-                    if TIME[kind] < SPAN or CHAOS
-                ]
-                beside = await steady.mark()
-        await nothing_left(t.relay)
+    async with LocalProcess() as local, LocalProcess() as slow, RelayProcess(args=patience) as relay:
+        names, port = [f"t={local.port}", f"slow={slow.port}"], relay.public_port
+        async with AgentProcess(None, relay_port=relay.agents_port, key_file=relay.key_file, subdomain=names) as agent:
+            await agent.established()
+            async with Steady(port, f"t.{DOMAIN}", RATE) as steady:
+                alone = await steady.seconds(10.0 if CHAOS else 2.0)
+                async with SlowCrowd(port, f"slow.{DOMAIN}", COUNT, EVERY) as crowd:
+                    await crowd.gathered()
+                    ends = [
+                        await crowd.gone(kind, TIME[kind] + 2 * SLACK + 10)
+                        for kind in sorted(KINDS, key=lambda kind: TIME[kind])
+                        if TIME[kind] < SPAN or CHAOS
+                    ]
+                    beside = await steady.mark()
+            await nothing_left(relay)
     late = {event["kind"]: round(event["last"] - TIME[event["kind"]], 2) for event in ends}
     early = [event["kind"] for event in ends if event["first"] < 0.9 * TIME[event["kind"]] - 0.25]
     told = {event["kind"]: event["told"] for event in ends}
