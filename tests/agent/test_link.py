@@ -10,7 +10,7 @@ import picows
 import pytest
 
 from relay.agent import link as link_room
-from relay.agent.link import LinkFailed, LinkRefused
+from relay.agent.link import LONGEST_WAIT, LinkFailed, LinkRefused
 from relay.exchange.heads import RequestHead, encode_request
 from relay.mux.errors import SessionGone
 from relay.wire import frames
@@ -136,6 +136,18 @@ async def test_something_else_listens(
         said = await failure(url)
         assert words in said
         assert said
+
+
+@pytest.mark.parametrize(
+    ("asked", "wait"), [(b"2", 2.0), (b"86400", LONGEST_WAIT), (b"soon", 0.0), (b"-1", 0.0), ("²".encode(), 0.0)]
+)
+@on_every_loop
+async def test_a_relay_that_is_busy_says_when_to_come_again(asked: bytes, wait: float) -> None:
+    """In seconds, and not longer than visitors should have to wait by the word of a proxy."""
+    async with a_socket(answers(b"HTTP/1.1 503 Busy\r\nRetry-After: %b\r\nContent-Length: 0\r\n\r\n" % asked)) as url:
+        with pytest.raises(LinkFailed, match="answered HTTP 503") as caught:
+            await within(a_link().open(url, hello()))
+        assert caught.value.wait == wait
 
 
 @pytest.mark.parametrize("speaks", ["nothing", "a WebSocket only"])

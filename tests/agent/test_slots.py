@@ -130,6 +130,18 @@ async def test_a_long_outage_is_tried_less_and_less_often() -> None:
 
 
 @virtual
+async def test_a_relay_that_is_busy_is_given_the_time_it_asks_for() -> None:
+    """Also where the next attempt would be made at once."""
+    async with a_slot() as crew:
+        crew.outcomes = [LinkFailed("answered HTTP 503 instead of a WebSocket", 2.0)] * 2
+        await asyncio.sleep(10)
+        first, second, third = crew.attempts
+        assert 2.0 <= second - first < 2.3
+        assert 2.0 <= third - second < 2.3
+        assert crew.links
+
+
+@virtual
 async def test_whoever_has_reason_to_hurry_is_not_kept_waiting() -> None:
     """A machine that woke, say: the next attempt is now, and is a first one."""
     async with a_slot() as crew:
