@@ -144,6 +144,6 @@ class Scene:
         self.hear("the relay", relay)
         self.hear("the agent", self.agent)
         for file in relay.data.iterdir():
-            if file.name not in SECRET_FILES:
+            if file.is_file() and file.name not in SECRET_FILES:  # and no socket, which nobody can read
                 canaries.heard(f"the file {file.name}", file.read_bytes())
         self.search()

@@ -107,6 +107,7 @@ class Cuts:
         how: How = self.chance.choice(("rst", "fin"))
         await proxy.refuse()
         await proxy.cut(how)
+        await self._noticed()
         waiting: set[asyncio.Task[str]] = set()
         over = time.monotonic() + self.chance.uniform(*AWAY)
         while time.monotonic() < over:
@@ -127,6 +128,13 @@ class Cuts:
         watch.cancel()
         self.late.append(max(late))
         self.waited += len(waiting)
+
+    async def _noticed(self) -> None:
+        """The relay has read that the links ended: what it wrote to them before may have reached the agent for all it
+        knows, and is `agent_lost`."""
+        path = self.path
+        while any(one["name"] == path.name for one in (await path.relay.api.do("GET", "/tunnels"))["items"]):
+            await asyncio.sleep(0.01)
 
     def tell(self, record: Record, local: Nonces) -> None:
         """The row of the report."""
