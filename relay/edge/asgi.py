@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
+from time import monotonic
 from typing import Any
 
 from relay.edge import access, answers, routing
+from relay.edge.account import BROKEN_OFF, COMPLETE, VISITOR_LEFT, Account
 from relay.edge.answers import NOTHING_MORE, Code, Extra, Facts
 from relay.edge.guard import Body, Refusal, Request, check
 from relay.edge.services import Services
@@ -54,28 +56,39 @@ class TunnelApp:
         try:
             request = check(method, _target(scope), "1.0" if scope["http_version"] == "1.0" else "1.1", fields)
         except Refusal as refusal:
+            self._count_refusal(refusal.code, request_id, monotonic())
             facts = answers.facts_of(method, fields, request_id)
             await _say(send, refusal.code, facts, refusal.message)
             return
+        account = Account(request, request_id, monotonic())
+        client = scope.get("client") or ("unknown", 0)
+        caller = routing.Caller(services, client[0], services.trusts(client[0]))
         services.exchanges += 1
         try:
-            visit = _Visit(services, request, request_id, receive, send)
-            client = scope.get("client") or ("unknown", 0)
-            await visit.run(routing.Caller(services, client[0], services.trusts(client[0])))
+            await _Visit(services, account, receive, send).run(caller)
         finally:
-            services.exchange_ended()
+            services.exchanges -= 1
+            account.client = caller.who(request)
+            services.close_account(account, monotonic())
+
+    def _count_refusal(self, code: Code, request_id: str, now: float) -> None:
+        account = Account(None, request_id, now)
+        account.refuse(code, now)
+        self._services.close_account(account, now)
 
 
 class _Visit:
     """One exchange under ASGI: events of the exchange on one side, two coroutines on the other."""
 
-    def __init__(self, services: Services, request: Request, request_id: str, receive: Receive, send: Send) -> None:
+    def __init__(self, services: Services, account: Account, receive: Receive, send: Send) -> None:
+        assert account.request is not None
         self._services = services
-        self._request = request
-        self._request_id = request_id
+        self._account = account
+        self._request = account.request
+        self._request_id = account.request_id
         self._receive = receive
         self._send = send
-        self._exchange = Exchange(self, request_id)
+        self._exchange = Exchange(self, account.request_id)
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._heads: deque[ResponseHead] = deque()
@@ -91,6 +104,7 @@ class _Visit:
         try:
             try:
                 request, tunnel, link = await self._enter(caller)
+                self._account.key_id = link.principal.key_id
                 routing.begin(request, caller, self._exchange, tunnel, link)
             except routing.Unroutable as no:
                 await self._answer(no.code, no.detail, no.extra)
@@ -111,6 +125,7 @@ class _Visit:
         proved: access.Password | None = None
         while True:
             name, tunnel, link = routing.find(services, self._request)
+            self._account.tunnel = name
             if tunnel is None or link is None:
                 await self._hold(name)
                 continue
@@ -118,6 +133,7 @@ class _Visit:
             if isinstance(decision, access.Let):
                 if decision.key_id:
                     services.admitted[self] = decision.key_id, decision.signer
+                    self._account.visitor_key_id = decision.key_id
                 return decision.request, tunnel, link
             if isinstance(decision, access.Password):
                 await self._prove(decision, caller.who(self._request))
@@ -158,6 +174,7 @@ class _Visit:
                 self._news.set()
                 return
             data = message.get("body", b"")
+            self._account.bytes_in += len(data) if more else 0
             if more and data:
                 if self._request.json_post and len(self._prefix) < answers.MAX_PREFIX:
                     self._prefix += data[: answers.MAX_PREFIX]
@@ -174,6 +191,7 @@ class _Visit:
         while True:
             if self._heads:
                 head = self._heads.popleft()
+                self._account.status, self._account.head_at = head.status, monotonic()
                 await self._send({"type": "http.response.start", "status": head.status, "headers": _fields(head)})
                 # The head leaves before the first byte of body: some servers hold it until they are given some body.
                 await self._send({"type": "http.response.body", "body": b"", "more_body": True})
@@ -182,14 +200,17 @@ class _Visit:
                 data = self._data.popleft()
                 await self._send({"type": "http.response.body", "body": data, "more_body": True})
                 self._exchange.consumed(len(data))
+                self._account.bytes_out += len(data)
             elif self._failure is not None:
                 if started:
+                    self._account.ended = BROKEN_OFF if self._failure.code else VISITOR_LEFT
                     raise AbortedError(self._failure.code)
                 if self._failure.code:
                     await self._answer(Code(self._failure.code), self._failure.detail)
                 return
             elif self._trailers is not None:
                 await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+                self._account.ended = COMPLETE
                 return
             else:
                 self._news.clear()
@@ -209,6 +230,7 @@ class _Visit:
     async def _answer(self, code: Code, detail: str, extra: Extra = NOTHING_MORE) -> None:
         facts = self._request.facts(self._request_id, self._prefix)
         facts.extra = extra
+        self._account.refuse(code, monotonic())
         await _say(self._send, code, facts, detail)
 
     def cut(self) -> None:

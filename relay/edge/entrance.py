@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from time import monotonic
 
 from relay.edge import access, routing
 from relay.edge.answers import Code, Extra
@@ -57,6 +58,8 @@ class Entrant(Speaker):
         except routing.Unroutable as no:
             self.answer(no.code, no.detail, no.extra)
             return
+        if self.account is not None:
+            self.account.tunnel = self._name
         if tunnel is not None and link is not None:
             if tunnel.access is None:
                 self.on_let_in(request, tunnel, link)
@@ -104,7 +107,12 @@ class Entrant(Speaker):
         """The exchange is no longer under way."""
         if self._serving:
             self._serving = False
-            self.services.exchange_ended()
+            self.services.exchanges -= 1
+        account, self.account = self.account, None
+        if account is not None:
+            if self.services.on_exchange is not None:
+                account.client = self.address if account.request is None else self._caller.who(account.request)
+            self.services.close_account(account, monotonic())
         if self._by_key:
             self._by_key = False
             self.services.admitted.pop(self, None)
@@ -118,6 +126,8 @@ class Entrant(Speaker):
             if decision.key_id:
                 self._by_key = True
                 self.services.admitted[self] = decision.key_id, decision.signer
+                if self.account is not None:
+                    self.account.visitor_key_id = decision.key_id
             self.on_let_in(decision.request, tunnel, link)
         elif isinstance(decision, access.No):
             self._refuse(decision)

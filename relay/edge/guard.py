@@ -31,8 +31,10 @@ METHODS = frozenset(
 )
 _ABSOLUTE = re.compile(rb"(https?)://([^/?#]*)(.*)", re.IGNORECASE)
 _DEFAULT_PORTS = {b"http": 80, b"https": 443}
+LOGGED = (b"traceparent", b"mcp-method", b"mcp-name")
+"""Fields that pass, and whose values the access log tells."""
 # Fields that mean something here, hop-by-hop ones included.
-_WATCHED = HOP_BY_HOP.union(b"host content-length expect accept content-type origin".split())
+_WATCHED = HOP_BY_HOP.union(b"host content-length expect accept content-type origin".split(), LOGGED)
 # Options of a Connection field that name nothing to remove beyond what is always removed.
 _USUAL_TOKENS = HOP_BY_HOP | {b"close", b"keep-alive"}
 _NO_TOKENS: Set[bytes] = frozenset()
@@ -77,6 +79,8 @@ class Request:
     accept_html: bool
     json_post: bool
     origin: bytes | None
+    seen: Mapping[bytes, Sequence[bytes]] = field(default_factory=dict, compare=False, repr=False)
+    """By lower-case name the values of those fields that mean something here, to the guard or to the access log."""
     bare: Request | None = field(default=None, init=False, compare=False, repr=False)
     """The same without the credential that was for the relay, once `access` has made it."""
 
@@ -133,6 +137,7 @@ def check(method: bytes, target: bytes, version: str, fields: Fields) -> Request
         accept_html=b"accept" in seen and any(map(accepts_html, seen[b"accept"])),
         json_post=method == b"POST" and any(map(is_json, seen.get(b"content-type", ()))),
         origin=seen[b"origin"][0] if b"origin" in seen else None,
+        seen=seen,
     )
 
 

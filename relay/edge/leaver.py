@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from relay.edge.account import CUT
 from relay.edge.entrance import Entrant
 from relay.edge.phase import HEAD, HELD, OVER
 from relay.edge.services import Services
@@ -53,6 +54,8 @@ class Leaver(Entrant):
     def cut(self) -> None:
         """See `Attended.cut`, `Admitted.cut`: an answer that is complete may still arrive, for a while."""
         if self._serving and not self.closed:
+            if self.account is not None:
+                self.account.ended = CUT
             self.leave(ResetCode.CANCEL)
             self.break_off(by_close=True)
         elif self._phase is HEAD:
@@ -77,6 +80,8 @@ class Leaver(Entrant):
     def to_local(self, way: Way, data: bytes) -> None:
         """Sends on what a pipe lets through, and ends that direction behind its last word."""
         if data and self.exchange is not None:
+            if self.account is not None:
+                self.account.bytes_in += len(data)
             if not self.exchange.write(data):
                 self.pause()
             if way.over:

@@ -11,7 +11,9 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Protocol
 
 from relay.edge.access import Gate
+from relay.edge.account import COMPLETE, Account
 from relay.edge.gate import VisitorGate
+from relay.telemetry.traffic import Traffic
 from relay.tunnels.crowds import Crowd
 from relay.tunnels.hub import Hub
 
@@ -93,6 +95,9 @@ class Services:
     on_key_used: Callable[[str, str], None] = lambda key_id, address: None
     """Called with the id of each visitor key that let a request in, and from where."""
     on_key_refused: Callable[[KeyRefusal], None] = lambda refusal: None
+    traffic: Traffic = field(default_factory=Traffic)
+    on_exchange: Callable[[Account], None] | None = None
+    """Told of each exchange that is over, and of each request that was refused before; None: nobody wants to know."""
     draining: bool = False
     """Another process takes over, or none: each answer is the last one of its connection."""
     stopping: bool = False
@@ -139,9 +144,13 @@ class Services:
         """Counts a connection out."""
         self.visitors.discard(visitor)
 
-    def exchange_ended(self) -> None:
-        """Counts an exchange out."""
-        self.exchanges -= 1
+    def close_account(self, account: Account, now: float) -> None:
+        """Counts an exchange that is over, or a request that was refused; `now` is monotonic time, in
+        seconds."""
+        account.over_at = now
+        self.traffic.count(account, account.ended is COMPLETE)
+        if self.on_exchange is not None:
+            self.on_exchange(account)
 
 
 def http_date(now: float) -> bytes:

@@ -10,6 +10,7 @@ import time
 from abc import abstractmethod
 
 from relay.edge import answers
+from relay.edge.account import BROKEN_OFF, COMPLETE, Account
 from relay.edge.answers import NOTHING_MORE, Code, Extra, Facts
 from relay.edge.connection import Connection
 from relay.edge.guard import Request
@@ -28,6 +29,8 @@ class Speaker(Connection):
         super().__init__(services)
         self.request: Request | None = None
         self.request_id = ""
+        self.account: Account | None = None
+        """Of the exchange under way."""
         self.exchange: Exchange | None = None
         self.writer: ResponseWriter | None = None
         self.prefix = b""
@@ -55,12 +58,21 @@ class Speaker(Connection):
     def answer(self, code: Code, detail: str = "", extra: Extra = NOTHING_MORE) -> None:
         """The relay answers by itself."""
 
-    def say(self, code: Code, facts: Facts, detail: str) -> None:
-        """Writes an answer of the relay's own, whole."""
+    def word(self, code: Code, facts: Facts, detail: str) -> bytes:
+        """An answer of the relay's own, as it will be written; the account knows of it."""
+        whole = answers.render(code, facts, detail, now_http_date=http_date(time.time()))
+        now = time.monotonic()
+        account = self.account = self.account or Account(None, facts.request_id, now)
+        account.refuse(code, now)
+        account.bytes_out = len(whole) - whole.index(b"\r\n\r\n") - 4
+        return whole
+
+    def say(self, whole: bytes, keep_alive: bool) -> None:
+        """Writes it."""
         self._pending_head = b""
         self.prefix = b""
-        self.write(answers.render(code, facts, detail, now_http_date=http_date(time.time())))
-        self.writer = ResponseWriter(facts.keep_alive)
+        self.write(whole)
+        self.writer = ResponseWriter(keep_alive)
 
     def facts(self, refused: HeadReader) -> Facts:
         """What an answer has to know; `refused` has read the head where it was not let through."""
@@ -88,8 +100,9 @@ class Speaker(Connection):
 
     def on_head(self, head: ResponseHead, length: int | None) -> None:
         """See `ExchangeEvents.on_head`."""
-        request = self.request
-        assert request is not None
+        request, account = self.request, self.account
+        assert request is not None and account is not None  # noqa: PT018  # said once for mypy
+        account.status, account.head_at = head.status, time.monotonic()
         self.patience.wait_for_ever()
         self.prefix = b""
         if head.status == 101:
@@ -109,6 +122,8 @@ class Speaker(Connection):
     def on_data(self, data: memoryview) -> None:
         """See `ExchangeEvents.on_data`."""
         size = len(data)
+        if self.account is not None:
+            self.account.bytes_out += size
         if size and self.writer is not None:
             self.write(self._take_head() + self.writer.data(data))
         elif size and self.pipe is not None:
@@ -120,6 +135,8 @@ class Speaker(Connection):
 
     def on_end(self, trailers: Fields) -> None:
         """See `ExchangeEvents.on_end`."""
+        if self.account is not None:
+            self.account.ended = COMPLETE
         if self.writer is None:
             self.half_close()
             return
@@ -144,6 +161,8 @@ class Speaker(Connection):
 
     def break_off_answer(self) -> None:
         """Ends the connection so that the visitor sees an abort. An upgraded one has no end but the connection's."""
+        if self.account is not None:
+            self.account.ended = BROKEN_OFF
         by_close = self.writer is None or self.writer.by_close
         head = self._take_head()
         if head:

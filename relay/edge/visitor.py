@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from time import monotonic
 
 from relay.edge import answers, routing
+from relay.edge.account import Account
 from relay.edge.answers import NOTHING_MORE, Code, Extra
 from relay.edge.guard import Body, Refusal, Request
 from relay.edge.leaver import Leaver
@@ -83,7 +85,7 @@ class Visitor(Leaver):
     def on_overdue(self, reason: str) -> None:
         """See `Connection.on_overdue`."""
         if reason == "answer":
-            self.leave(ResetCode.HEAD_TIMEOUT)
+            self._drop_exchange(ResetCode.HEAD_TIMEOUT)
             self.answer(Code.HEAD_TIMEOUT, f"waited {self.services.timeouts.response_head:g} seconds")
         elif reason in ("head", "body"):
             self.answer(Code.REQUEST_TIMEOUT, f"waiting for the request {reason}")
@@ -147,6 +149,7 @@ class Visitor(Leaver):
             self._body = ChunkedBody()
         services.exchanges += 1
         self._serving = True
+        self.account = Account(request, self.request_id, monotonic())
         self.enter(request)
 
     # ---- Entrant
@@ -160,6 +163,8 @@ class Visitor(Leaver):
             self.answer(no.code, no.detail, no.extra)
             return
         self.exchange = exchange
+        if self.account is not None:
+            self.account.key_id = link.principal.key_id
         if self._body is None:
             self._await_answer()
         else:
@@ -191,7 +196,7 @@ class Visitor(Leaver):
         if request.json_post and len(self.prefix) < _PREFIX_MOST:
             self.prefix += b"".join(parts)[:_PREFIX_MOST]
         # In one piece, or a visitor that sends chunks of one byte costs a frame for each.
-        go_on = exchange.write(b"".join(parts)) if parts else True
+        go_on = self._pass_on(exchange, b"".join(parts)) if parts else True
         if self._phase is not BODY:
             return  # the session ended under our hands, and the visitor has been answered
         if body.done:
@@ -203,6 +208,11 @@ class Visitor(Leaver):
             self._await_answer()
         elif not go_on:
             self.pause()
+
+    def _pass_on(self, exchange: Exchange, data: bytes) -> bool:
+        if self.account is not None:
+            self.account.bytes_in += len(data)
+        return exchange.write(data)
 
     def _await_answer(self) -> None:
         """The request is complete."""
@@ -218,11 +228,17 @@ class Visitor(Leaver):
 
     def _refuse_body(self, what: str) -> None:
         answered = self.exchange is not None and self.exchange.answered
-        self.leave(ResetCode.BAD_BODY)
+        self._drop_exchange(ResetCode.BAD_BODY)
         if answered:
             self.break_off_answer()
         else:
             self.answer(Code.BAD_REQUEST, what)
+
+    def _drop_exchange(self, code: ResetCode) -> None:
+        """The agent is told; the visitor has something coming yet."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.abort(code)
 
     def _expect(self, reason: str, within: float) -> None:
         self.patience.expect(reason, self.loop.time() + within)
@@ -286,9 +302,10 @@ class Visitor(Leaver):
         facts = self.facts(self._reader)
         facts.extra = extra
         facts.keep_alive = not (answers.closes(code, facts) or self._body is not None)
+        whole = self.word(code, facts, detail)
         self.leave(ResetCode.CANCEL)
         self._body = None
-        self.say(code, facts, detail)
+        self.say(whole, facts.keep_alive)
         self._finish()
 
     def _end(self) -> None:

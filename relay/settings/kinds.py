@@ -70,7 +70,10 @@ def _address(value: object) -> Address:
 
 
 def _path(value: object) -> Path:
-    return Path(_text(value)).expanduser()
+    text = _text(value)
+    if "\0" in text:
+        raise ValueError
+    return Path(text).expanduser()
 
 
 def _database(value: object) -> str:
@@ -163,6 +166,17 @@ def choice(*words: str) -> Kind:
     return Kind(parse, "one of " + ", ".join(words), words[1], "|".join(words))
 
 
+def _switch(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = _text(value).lower()
+    if word not in _SWITCH:
+        raise ValueError
+    return _SWITCH[word]
+
+
+_SWITCH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
+
 DOMAIN = Kind(_domain, "a domain name without scheme, port or star", "tunnels.example.com", "DOMAIN")
 ADDRESS = Kind(_address, "HOST:PORT or [IPV6]:PORT", "127.0.0.1:8080", "HOST:PORT")
 PLAN = Kind(_plan, "the name of a plan", "hobby", "PLAN")
@@ -175,5 +189,6 @@ DATABASE = Kind(
 HOSTS = Kind(_hosts, "host names or addresses, separated by commas", "relay,10.0.0.5", "HOST,…")
 PUBLIC_URL = Kind(_public_url, "http(s)://DOMAIN or http(s)://DOMAIN:PORT", "https://tunnels.example.com", "URL")
 NETWORKS = Kind(_networks, "networks in CIDR form, separated by commas", "10.0.0.0/8,fd00::/8", "CIDR,…")
+SWITCH = Kind(_switch, "on or off", "off", "on|off")
 SECONDS = seconds(0.01)
 SECONDS_OR_NONE = seconds(0)

@@ -64,7 +64,7 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene
     canaries = Canaries()
     async with contextlib.AsyncExitStack() as stack:
         local = await stack.enter_async_context(RawServer(echo))
-        env = {"RELAY_DEBUG": "1", "DEFECT": "inside"}
+        env = {"RELAY_DEBUG": "1", "DEFECT": "inside", "RELAY_ACCESS_LOG": "on"}
         relay = Talkative(folder / "data", args=["--log-level", "debug"], env=env)
         with_defects(relay)
         await stack.enter_async_context(relay)
