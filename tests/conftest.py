@@ -9,6 +9,8 @@ import psutil
 import pytest
 from hypothesis import settings
 
+from tests.support import forkserver
+
 pytest_plugins = ("tests.support.reliability",)
 
 FOR_TESTS = {"RELAY_CHAOS", "RELAY_TEST_POSTGRES_URL"}
@@ -31,6 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def left_behind() -> list[str]:
     """Command lines of the processes that the tests of this process started and did not end within 3 s."""
+    forkserver.close()
     children = psutil.Process().children(recursive=True)
     left: list[str] = []
     for child in psutil.wait_procs(children, timeout=3)[1]:

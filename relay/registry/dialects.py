@@ -123,7 +123,7 @@ SQLITE_PRAGMAS_OF: Mapping[Role, tuple[str, ...]] = {
 
 
 def _postgresql(place: Place, limits: Limits, role: Role, pool: Mapping[str, Any]) -> AsyncEngine:
-    import asyncpg  # type: ignore[import-untyped]  # here: most relays have SQLite, and start faster without
+    import asyncpg  # here: most relays have SQLite, and start faster without
 
     server_settings = {
         "application_name": "relay",

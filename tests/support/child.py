@@ -22,6 +22,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.forkserver import Forked, Start, can_start, fork
+
 ROOT = Path(__file__).parents[2]
 STDERR_LINES = 2000
 LINE_LIMIT = 16 * 2**20
@@ -73,6 +75,8 @@ class Child:
     """So many of its last ones are kept."""
     pass_fds: tuple[int, ...] = ()
     """Descriptors that it inherits, under the same numbers."""
+    fresh = False
+    """It is started as users do it, with all its imports, also where that is not needed (see `forkserver`)."""
 
     def __init__(self, argv: Sequence[str], *, name: str = "child", env: Mapping[str, str] | None = None) -> None:
         self.argv = tuple(argv)
@@ -80,7 +84,7 @@ class Child:
         self.events: list[Event] = []
         self.lines: list[str] = []
         self._env = clean_environment(env)
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | Forked | None = None
         self._stderr: deque[str] = deque(maxlen=self.stderr_lines)
         self._pumps: list[asyncio.Task[None]] = []
         self._news = asyncio.Event()
@@ -106,10 +110,13 @@ class Child:
 
     async def start(self) -> None:
         """Start the process; subclasses also wait here until it is of use."""
+        if not self.fresh and can_start(self.argv, self._env):
+            self._attend(await fork(Start(self.argv, self._env, self.pass_fds, LINE_LIMIT)))
+            return
         with warnings.catch_warnings():
             # From 3.12 on a fork with threads about warns; what runs between fork and exec here is one system call.
             warnings.simplefilter("ignore", DeprecationWarning)
-            self._process = process = await asyncio.create_subprocess_exec(
+            process = await asyncio.create_subprocess_exec(
                 *self.argv,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
@@ -121,6 +128,10 @@ class Child:
                 pass_fds=self.pass_fds,
                 preexec_fn=_die_with_parent,
             )
+        self._attend(process)
+
+    def _attend(self, process: asyncio.subprocess.Process | Forked) -> None:
+        self._process = process
         _alive.add(process.pid)
         assert process.stdout is not None
         assert process.stderr is not None
@@ -149,7 +160,7 @@ class Child:
             self._stderr.append(line.decode(errors="replace").rstrip("\r\n"))
 
     @property
-    def process(self) -> asyncio.subprocess.Process:
+    def process(self) -> asyncio.subprocess.Process | Forked:
         """The process; raises ChildError before `start`."""
         if self._process is None:
             raise ChildError(f"{self.name} was not started")
