@@ -8,11 +8,8 @@ pyproject.toml.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import re
-import socket
-import struct
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, cast
@@ -29,6 +26,7 @@ from relay.exchange.headers import address_of
 from relay.limits.brakes import network_of
 from relay.mux.carriers.websocket import WebSocketCarrier
 from relay.mux.session import Session
+from relay.mux.tcp import reset_on_close
 from relay.tunnels.doorway import Doorway
 from relay.wire.frames import MAX_HELLO
 from relay.wire.hello import PATH, SUBPROTOCOL
@@ -44,7 +42,6 @@ MOST_BEFORE_HELLO = MOST_HEAD + MAX_HELLO + 1024
 _AGENT = re.compile(rb"GET %b(?:\?[^ ]*)? HTTP/1\.1\r\n" % re.escape(PATH.encode()))
 _UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r\n", re.IGNORECASE)
 _FORWARDED_FOR = re.compile(rb"\r\nx-forwarded-for:([^\r\n]*)", re.IGNORECASE)
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Door(asyncio.Protocol):
@@ -181,10 +178,7 @@ class Door(asyncio.Protocol):
     def _reset(self) -> None:
         """Ends at once, without an answer."""
         self._turned_away = True
-        sock = self._transport.get_extra_info("socket")
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        reset_on_close(self._transport)
         self._transport.abort()
 
     def _listener(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:

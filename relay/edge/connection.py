@@ -7,10 +7,8 @@ decided by the class below it (`visitor`).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
-import struct
 from abc import abstractmethod
 from fcntl import ioctl
 from termios import FIONREAD
@@ -19,6 +17,7 @@ from typing import cast
 from relay.edge.patience import NEVER, Patience
 from relay.edge.services import Services
 from relay.limits.brakes import network_of
+from relay.mux.tcp import keep_alive, keep_little_unsent, reset_on_close
 
 # One buffer that every connection reads into: what was read is used before the next read. An idle one holds nothing.
 _READ = memoryview(bytearray(256 * 1024))
@@ -29,7 +28,6 @@ UNSENT_MOST = 128 * 1024
 READ_WAITING = 4 * 1024
 # After an answer of our own, input is thrown away this many seconds, so that a reset does not destroy the answer.
 LINGER = 2.0
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _TCP_CLOSED = 7
 
 
@@ -150,12 +148,10 @@ class Connection(asyncio.BufferedProtocol):
         under TLS an end without close_notify. Elsewhere the missing end is seen, and what was sent still arrives.
         """
         self.discarding = True
-        sock = self._transport.get_extra_info("socket")
         plain = self._transport.get_extra_info("ssl_object") is None
         if by_close:
-            if plain and sock is not None:
-                with contextlib.suppress(OSError):
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            if plain:
+                reset_on_close(self._transport)
             self._transport.abort()
         else:
             self.patience.expect("linger", self.loop.time() + LINGER)
@@ -169,12 +165,8 @@ class Connection(asyncio.BufferedProtocol):
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if isinstance(peer, tuple) else "unknown"
         self.trusted = self.services.trusts(self.address)
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_MOST)
+        keep_alive(transport)
+        keep_little_unsent(transport, UNSENT_MOST)
         self.services.visitors.add(self)
         self._network = "" if self.trusted else network_of(self.address)
         self.excess = self.services.crowd.enter(self._network)

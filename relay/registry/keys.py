@@ -22,6 +22,12 @@ ANY = KeyFilter()
 SOME = 500  # ids in one query
 
 
+def among(column: ColumnElement[str], ids: Collection[str]) -> list[ColumnElement[bool]]:
+    """Whether a column is one of these: the conditions of as many queries as are needed."""
+    wanted = list(ids)
+    return [column.in_(wanted[start : start + SOME]) for start in range(0, len(wanted), SOME)]
+
+
 class Keys:
     """Each change is one transaction with its row in the audit. Raises Unavailable when the database is."""
 
@@ -42,12 +48,10 @@ class Keys:
 
     async def find(self, ids: Collection[str]) -> dict[str, KeyRecord]:
         """Those of the ids that are known."""
-        wanted = list(ids)
         found: dict[str, KeyRecord] = {}
         async with self._database.reading() as read:
-            for start in range(0, len(wanted), SOME):
-                rows = await read.rows(select(KEYS).where(KEYS.c.id.in_(wanted[start : start + SOME])))
-                found.update((row.id, key_of(row)) for row in rows)
+            for some in among(KEYS.c.id, ids):
+                found.update((row.id, key_of(row)) for row in await read.rows(select(KEYS).where(some)))
         return found
 
     async def list(self, which: KeyFilter = ANY, limit: int = 100, cursor: str | None = None) -> Page[KeyRecord]:

@@ -13,7 +13,7 @@ from relay.keys.scopes import LABEL
 from relay.registry.audit import Action, append
 from relay.registry.database import Database, Reading, Writing
 from relay.registry.errors import Conflict, NotAllowed, NotFound
-from relay.registry.keys import SOME, minted
+from relay.registry.keys import among, minted
 from relay.registry.minting import add_key
 from relay.registry.records import Actor, KeyRecord, NewKey, Note, Page, Project, Revocation
 from relay.registry.revocation import revoke_where, told
@@ -73,12 +73,10 @@ class Projects:
 
     async def find(self, ids: Collection[str]) -> dict[str, Project]:
         """Those of the ids that are known, also of projects that were deleted."""
-        wanted = tuple(ids)
         found: dict[str, Project] = {}
         async with self._database.reading() as read:
-            for start in range(0, len(wanted), SOME):
-                rows = await read.rows(select(PROJECTS).where(PROJECTS.c.id.in_(wanted[start : start + SOME])))
-                found.update((row.id, project_of(row)) for row in rows)
+            for some in among(PROJECTS.c.id, ids):
+                found.update((row.id, project_of(row)) for row in await read.rows(select(PROJECTS).where(some)))
         return found
 
     async def list(self, limit: int = 100, cursor: str | None = None) -> Page[Project]:

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, func, select, true
 from relay.keys.forms import Kind
 from relay.registry.database import Database
 from relay.registry.dialects import insert_or_add
-from relay.registry.keys import SOME
+from relay.registry.keys import among
 from relay.registry.records import UsageRow, UsageSum, UsageTotal
 from relay.registry.schema import KEYS, USAGE
 
@@ -50,7 +50,7 @@ class Usage:
                 for row in await read.rows(_BY_PARENT.where(USAGE.c.period == month, where)):
                     for one in {row.project_id, row.above} - {None}:
                         found[one] = _plus(found[one], row)
-                for some in _among(USAGE.c.key_id, keys):
+                for some in among(USAGE.c.key_id, keys):
                     for row in await read.rows(select(USAGE).where(USAGE.c.period == month, where, some)):
                         found[row.key_id] = _plus(found[row.key_id], row)
         return dict(found)
@@ -70,12 +70,7 @@ class Usage:
 
 def _in_projects(projects: Collection[str] | None) -> list[ColumnElement[bool]]:
     """The conditions of as many queries as are needed."""
-    return [true()] if projects is None else _among(USAGE.c.project_id, projects)
-
-
-def _among(column: ColumnElement[str], ids: Collection[str]) -> list[ColumnElement[bool]]:
-    wanted = list(ids)
-    return [column.in_(wanted[start : start + SOME]) for start in range(0, len(wanted), SOME)]
+    return [true()] if projects is None else among(USAGE.c.project_id, projects)
 
 
 def _by_parent() -> Select[Any]:

@@ -80,18 +80,22 @@ def rules_to_json(access: Mapping[str, AccessRules]) -> dict[str, Any]:
 
 def rules_from_json(value: object, names: tuple[str, ...]) -> dict[str, AccessRules]:
     """The rules of some of `names`. Raises `RemoteProtocolError` that names what is wrong, and repeats no hash."""
+    return {name: _rules(f"hello: access of {name}", given) for name, given in by_name("access", value, names).items()}
+
+
+def by_name(member: str, value: object, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """A member of HELLO that says something of some of `names`. Raises `RemoteProtocolError` for any other form."""
     if not isinstance(value, dict):
-        raise RemoteProtocolError("hello: access must be an object")
-    unclaimed = [name for name in value if name not in names]
-    if unclaimed:
-        raise RemoteProtocolError(f"hello: access has a name that is not claimed: {unclaimed[0][:80]!r}")
-    return {name: _rules(name, given) for name, given in value.items()}
+        raise RemoteProtocolError(f"hello: {member} must be an object")
+    for name, given in value.items():
+        if name not in names:
+            raise RemoteProtocolError(f"hello: {member} has a name that is not claimed: {name[:80]!r}")
+        if not isinstance(given, dict):
+            raise RemoteProtocolError(f"hello: {member} of {name} must be an object")
+    return value
 
 
-def _rules(name: str, given: object) -> AccessRules:
-    where = f"hello: access of {name}"
-    if not isinstance(given, dict):
-        raise RemoteProtocolError(f"{where} must be an object")
+def _rules(where: str, given: Mapping[str, Any]) -> AccessRules:
     keys, users = given.get("visitor_keys", False), given.get("basic", {})
     if not isinstance(keys, bool):
         raise RemoteProtocolError(f"{where}: visitor_keys must be true or false")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from relay.wire.access import by_name
 from relay.wire.errors import RemoteProtocolError
 
 MOST_RATE = 1_000_000
@@ -37,18 +38,10 @@ def limits_to_json(limits: Mapping[str, TunnelLimits]) -> dict[str, Any]:
 
 def limits_from_json(value: object, names: tuple[str, ...]) -> dict[str, TunnelLimits]:
     """The limits of some of `names`. Raises `RemoteProtocolError` that names what is wrong."""
-    if not isinstance(value, dict):
-        raise RemoteProtocolError("hello: limits must be an object")
-    unclaimed = [name for name in value if name not in names]
-    if unclaimed:
-        raise RemoteProtocolError(f"hello: limits has a name that is not claimed: {unclaimed[0][:80]!r}")
-    return {name: _limits(name, given) for name, given in value.items()}
+    return {name: _limits(f"hello: limits of {name}", given) for name, given in by_name("limits", value, names).items()}
 
 
-def _limits(name: str, given: object) -> TunnelLimits:
-    where = f"hello: limits of {name}"
-    if not isinstance(given, dict):
-        raise RemoteProtocolError(f"{where} must be an object")
+def _limits(where: str, given: Mapping[str, Any]) -> TunnelLimits:
     rates = {member: given[member] for member in _MEMBERS if member in given}
     for member, rate in rates.items():
         if type(rate) is not int or not 1 <= rate <= MOST_RATE:

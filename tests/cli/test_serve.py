@@ -19,7 +19,7 @@ SERVING: Event = {
 
 def test_every_setting_has_its_flag(command: Command, node: StandIn) -> None:
     """Each flag, given its own example, changes the setting of its name."""
-    examples = {"database_url_file": None, "public_url": "http://tunnels.example.com", "agents": "127.0.0.1:2"}
+    examples = {"database_url_file": None, "public_url": "https://tunnels.example.com", "agents": "127.0.0.1:2"}
     words: list[str] = []
     for one in SETTINGS:
         text = examples.get(one.name, one.kind.example)

@@ -8,14 +8,13 @@ unsent, by TCP_NOTSENT_LOWAT), so that the mux decides what leaves next.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
 import sys
 from collections.abc import Callable
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from relay.mux.carrier import ROOM, CarrierEvents
+from relay.mux.tcp import keep_little_unsent
 from relay.wire.errors import RemoteProtocolError
 from relay.wire.messages import Assembler
 
@@ -111,10 +110,7 @@ class WebSocketCarrier(WSListener):
         raw = transport.underlying_transport
         # A transport over TLS is full from `high` bytes on, any other above it: with 0 the former would always be full.
         raw.set_write_buffer_limits(high=0 if raw.get_extra_info("ssl_object") is None else 1)
-        sock = raw.get_extra_info("socket")
-        if sock is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_MOST)
+        keep_little_unsent(raw, NOT_SENT_MOST)
         # Forgotten then, as is the transport at the end: what a connection read into is let go with it, and not when
         # somebody looks for circles.
         make, self._make_owner = self._make_owner, _no_owner
