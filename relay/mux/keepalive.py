@@ -65,6 +65,11 @@ class Keepalive:
         return True
 
     @property
+    def measured(self) -> bool:
+        """Whether a round trip is known."""
+        return bool(self._samples)
+
+    @property
     def in_burst(self) -> bool:
         """Whether to ping again at once: the round trip is not well known yet."""
         return self._burst > 0

@@ -56,11 +56,11 @@ class Session:
         self.window = SessionWindow(frames.SESSION_WINDOW, options.session_window)
         self.keepalive = Keepalive(options.ping_interval)
         self._heartbeat = Heartbeat(self.keepalive, self.send, lambda: self.abort("the other side does not answer"))
-        self.established = False
+        self.established = self.ended = False
         self.writable = True
         self.leaving = False
         """Whether no new streams may be opened: the peer said so, no number is left, or the session has ended."""
-        self.ended = False
+        self.closed_with: AwayCode | None = None  # by this side
         self.deferred: list[Callable[[], None]] = []
         self._last_id = -1
         self._scheduled = False
@@ -100,6 +100,7 @@ class Session:
         """Ends the session with a named reason: the peer is told, every stream's owner sees a reset."""
         if self.ended:
             return
+        self.closed_with = code
         self.go_away(code, detail)
         self._flush()
         self._end(detail)
@@ -335,8 +336,7 @@ class Session:
     def _end(self, reason: str) -> None:
         if self.ended:
             return
-        self.ended = True
-        self.leaving = True
+        self.ended = self.leaving = True
         self._reason = self._reason or reason
         self._heartbeat.stop()
         for stream in list(self.streams.values()):

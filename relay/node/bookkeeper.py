@@ -19,6 +19,7 @@ from relay.keys.chain import GENESIS, Head, Tampered, head_line, read_heads, sig
 from relay.keys.times import text_of
 from relay.keys.tokens import SigningKey
 from relay.node.errors import StartError
+from relay.node.rounds import Rounds
 from relay.registry import Registry
 from relay.registry.errors import NotAllowed, RegistryError
 from relay.tunnels.journal import Journal
@@ -40,6 +41,9 @@ class Uses:
     def used(self, key_id: str, address: str) -> None:
         """Just now."""
         self._uses[key_id] = (self._now(), address)
+
+    def __len__(self) -> int:
+        return len(self._uses)
 
     def take(self, most: int) -> dict[str, tuple[float, str]]:
         """Some of those that were not taken before."""
@@ -116,29 +120,27 @@ class Bookkeeper:
         self._heads = heads
         self._key = key
         self._troubled = False
-        self._ending = asyncio.Event()
+        self._rounds = Rounds(WRITE_EVERY)
 
     async def run(self, now: Callable[[], float]) -> None:
         """Writes until `finish`; never cancelled, or nobody would know what has been written."""
         loop = asyncio.get_running_loop()
         head_at = loop.time()
-        ended = False
-        while not ended:
-            try:
-                async with asyncio.timeout(WRITE_EVERY):
-                    await self._ending.wait()
-            except TimeoutError:
-                pass
-            ended = self._ending.is_set()
+        async for ended in self._rounds:
             await self._attempt(self.write())
             if ended or loop.time() - head_at >= HEAD_EVERY:
                 head_at = loop.time()
                 await self._attempt(self.sign(now()))
 
+    @property
+    def uses_waiting(self) -> int:
+        """Keys whose last use is not written yet."""
+        return len(self._uses)
+
     def finish(self) -> None:
         """Nothing new comes any more: `run` writes what is left, and ends."""
         self._journal.sum_up()
-        self._ending.set()
+        self._rounds.finish()
 
     async def write(self) -> None:
         """All that waits. Raises `RegistryError`."""

@@ -19,6 +19,7 @@ from functools import partial
 
 from relay.edge.account import Account
 from relay.node.accesslines import FORMATS, Record, record_of, stamp
+from relay.node.rounds import Rounds
 
 # Texts that wait for the thread, each of up to `AT_ONCE` lines of the access log.
 MOST_TEXTS = 64
@@ -130,7 +131,7 @@ class AccessLog:
         self._with_query = with_query
         self._now = now
         self._records: deque[Record] = deque()
-        self._ending = asyncio.Event()
+        self._rounds = Rounds(FLUSH_EVERY)
 
     def __call__(self, account: Account) -> None:
         """Notes an exchange that is over."""
@@ -141,19 +142,14 @@ class AccessLog:
 
     async def run(self) -> None:
         """Writes until `finish`."""
-        ended = False
-        while not ended:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FLUSH_EVERY):
-                    await self._ending.wait()
-            ended = self._ending.is_set()
+        async for _ in self._rounds:
             while self._records:
                 self._flush_some()
                 await asyncio.sleep(0)
 
     def finish(self) -> None:
         """Nothing new comes any more: `run` writes what is left, and ends."""
-        self._ending.set()
+        self._rounds.finish()
 
     def _flush_some(self) -> None:
         records = [self._records.popleft() for _ in range(min(AT_ONCE, len(self._records)))]

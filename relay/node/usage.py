@@ -11,6 +11,7 @@ import logging
 
 from relay.limits.allowances import Totals
 from relay.limits.months import period_of
+from relay.node.rounds import Rounds
 from relay.registry import Registry
 from relay.registry.errors import RegistryError
 from relay.registry.records import UsageRow
@@ -30,21 +31,14 @@ class Usage:
         self._registry = registry
         self._hub = hub
         self._metering = hub.metering
-        self._ending = asyncio.Event()
+        self._rounds = Rounds(COUNT_EVERY)
         self._written_at = 0.0
         self._learned_at = 0.0
         self._away = False
 
     async def run(self) -> None:
         """Counts, writes and learns until `finish`; never cancelled, or nobody would know what has been written."""
-        ended = False
-        while not ended:
-            try:
-                async with asyncio.timeout(COUNT_EVERY):
-                    await self._ending.wait()
-            except TimeoutError:
-                pass
-            ended = self._ending.is_set()
+        async for ended in self._rounds:
             try:
                 await self.attend(ended)
             except Exception as error:  # a defect here must not leave everything uncounted for ever
@@ -58,7 +52,7 @@ class Usage:
 
     def finish(self) -> None:
         """Nothing is carried any more: `run` writes what is left, and ends."""
-        self._ending.set()
+        self._rounds.finish()
 
     async def attend(self, ended: bool = False) -> None:
         """One round; at the end whatever is left is written. Raises `RegistryError`."""

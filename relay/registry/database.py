@@ -19,6 +19,7 @@ from sqlalchemy.sql.base import Executable
 from relay.registry.dialects import LATE, LIMITS, LOCKED, Limits, Place, border, engine, probe, stop
 from relay.registry.errors import RegistryError, SchemaError, Unavailable
 from relay.registry.schema import LEDGER
+from relay.registry.timing import Timing
 
 T = TypeVar("T")
 SEQUENCES = (LEDGER.c.revocation_seq, LEDGER.c.keys_seq, LEDGER.c.names_seq)
@@ -114,6 +115,7 @@ class Database:
 
     def __init__(self, place: Place, limits: Limits) -> None:
         self.dialect = place.dialect
+        self.reads, self.writes = Timing(), Timing()
         self._limits = limits
         self._writer = engine(place, limits, "writer")
         self._readers = engine(place, limits, "reader", limits.readers)
@@ -149,28 +151,30 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Reading]:
         """A transaction that sees one moment and changes nothing. Raises Unavailable."""
-        async with self._held(self._readers) as held:
-            yield Reading(held, self.dialect, self._limits)
+        with self.reads.one():
+            async with self._held(self._readers) as held:
+                yield Reading(held, self.dialect, self._limits)
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[Writing]:
         """The only writer, until the end; all or nothing. Raises Unavailable."""
-        try:
-            async with asyncio.timeout(self._limits.lock):
-                await self._turn.acquire()
-        except TimeoutError:
-            raise Unavailable(LOCKED) from None
-        try:
-            async with self._held(self._writer) as held:
-                ledger = await self._lock(held)
-                before = asdict(ledger)
-                write = Writing(held, self.dialect, self._limits, ledger)
-                yield write
-                if asdict(ledger) != before:
-                    await write.run(STORE, asdict(ledger))
-                await held.use(held.connection.commit(), self._limits.statement)
-        finally:
-            self._turn.release()
+        with self.writes.one():
+            try:
+                async with asyncio.timeout(self._limits.lock):
+                    await self._turn.acquire()
+            except TimeoutError:
+                raise Unavailable(LOCKED) from None
+            try:
+                async with self._held(self._writer) as held:
+                    ledger = await self._lock(held)
+                    before = asdict(ledger)
+                    write = Writing(held, self.dialect, self._limits, ledger)
+                    yield write
+                    if asdict(ledger) != before:
+                        await write.run(STORE, asdict(ledger))
+                    await held.use(held.connection.commit(), self._limits.statement)
+            finally:
+                self._turn.release()
 
     async def _lock(self, held: Held) -> Ledger:
         locking = held.connection.execute(LOCK)

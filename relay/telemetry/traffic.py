@@ -45,7 +45,7 @@ class Traffic:
 
     def __init__(self, most_tunnels: int = 0) -> None:
         self.requests: dict[tuple[int, str], int] = {}
-        """By status class (1 to 5; 0: the visitor left before an answer) and the relay's error code ("": none of ours)."""
+        """By status class (1 to 5; 0: the visitor left before an answer) and the relay's error code; "": it made none."""
         self.broken_off = 0
         """Answers that began and were not completed, whoever it was that did not want to go on."""
         self.duration = Histogram(SECONDS)

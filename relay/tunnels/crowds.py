@@ -22,6 +22,8 @@ class Crowd:
     def __init__(self, most: int, most_of_one: int) -> None:
         self.most = most
         self.most_of_one = most_of_one
+        self.refused = 0
+        """Those that were one too many, so far."""
         self._all = 0
         self._of: Counter[str] = Counter()
 
@@ -38,6 +40,7 @@ class Crowd:
             here = self._of[network] = self._of[network] + 1
         if self._all <= self.most and here <= self.most_of_one:
             return 0
+        self.refused += 1
         return 2 if self._all > FAR * self.most or here > FAR * self.most_of_one else 1
 
     def leave(self, network: str) -> None:

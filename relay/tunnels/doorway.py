@@ -16,6 +16,7 @@ from relay.limits.brakes import network_of
 from relay.mux.carrier import Carrier
 from relay.mux.session import Session, SessionOptions
 from relay.mux.stream import Stream, StreamEvents
+from relay.telemetry.links import LinkCounts
 from relay.tunnels.admission import Admission, Principal
 from relay.tunnels.crowds import Crowd, Failures
 from relay.tunnels.hub import Hub, Link
@@ -41,6 +42,7 @@ HASTY_WEIGHT = 0.1
 _OURS = frozenset(("overloaded", "draining", "registry_unavailable"))
 _CLUELESS = frozenset(("bad_hello", "bad_key", "version"))
 PROVEN_WEIGHT = 0.25
+_FATES = {code: "dead" if code is AwayCode.DEAD_PEER else code.name.lower() for code in AwayCode}
 DRAINING = Refused("draining", "This process of the relay takes no new links; come again shortly.", 0.25)
 
 
@@ -69,6 +71,7 @@ class Doorway:
         self.closing = False
         self.connections = Crowd(options.most_connections, options.most_connections_per_address)
         self.failures = Failures()
+        self.counts = LinkCounts()
         self._strangers = Crowd(options.most_strangers, options.most_strangers_per_address)
         self._tasks: set[asyncio.Task[None]] = set()
         self._guests: set[Guest] = set()
@@ -105,6 +108,11 @@ class Doorway:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         guest.judged_by(task)
+
+    @property
+    def turned_away(self) -> int:
+        """Connections that were too many, in all or before their hello."""
+        return self.connections.refused + self._strangers.refused
 
     @property
     def judging(self) -> int:
@@ -191,6 +199,7 @@ class Guest:
         self._stranger = True
         self._refused = False
         self._said_hello = False
+        self._said_goodbye = False
         self._renewing = False
         self._judging: asyncio.Task[None] | None = None
         self._link: Link | None = None
@@ -201,6 +210,7 @@ class Guest:
     def refuse(self, refused: Refused) -> None:
         """Says why, and ends the connection of one that was not admitted before."""
         self._refused = True
+        self._doorway.counts.on_refused(refused.code)
         if self._link is None and refused.code not in _OURS:
             clueless = refused.code in _CLUELESS and refused.retry_after is None
             self._doorway.failed(self, 1.0 if clueless else PROVEN_WEIGHT)
@@ -216,6 +226,7 @@ class Guest:
         self.session.send(frames.encode(frames.WELCOME, 0, self._welcome(link)))
         self.session.establish()
         self._doorway.hub.attach(link)
+        self._doorway.counts.on_opened((link.project, link.instance, link.slot))
 
     def send_away(self, detail: str) -> None:
         """The relay ends. Whose key is being judged is told by the verdict."""
@@ -252,6 +263,7 @@ class Guest:
         """The agent takes no new streams; what is open goes on."""
         if self._link is None:
             raise RemoteProtocolError("GOING_AWAY before the handshake is done")
+        self._said_goodbye = True
         self._doorway.hub.detach(self._link)
 
     def judged_by(self, task: asyncio.Task[None]) -> None:
@@ -269,6 +281,16 @@ class Guest:
         self._doorway.forget(self)
         if self._link is not None:
             self._doorway.hub.detach(self._link)
+            self._doorway.counts.on_lost(self._fate())
+
+    def _fate(self) -> str:
+        """What ended the session; one of `links.LOST`."""
+        session = self.session
+        if session.closed_with is not None:
+            return _FATES[session.closed_with]
+        if session.keepalive.dead(session.now()):
+            return "dead"
+        return "agent_left" if self._said_goodbye else "lost"
 
     async def _renew(self, key: str) -> Refused | None:
         link = self._link

@@ -207,6 +207,14 @@ class Hub(Hold[Link]):
         """Streams open on all links."""
         return sum(len(link.session.streams) for link in self.sessions())
 
+    def carried(self) -> tuple[int, int]:
+        """Bytes of bodies towards agents and from them, over all links that there were, those under way included."""
+        sent, received = self.metering.carried
+        for link in self.sessions():
+            sent += link.session.outbox.moved - link.folded[0]
+            received += link.session.window.received - link.folded[1]
+        return sent, received
+
     def known(self, name: str) -> bool:
         """Whether the name is alive, or was and may come back, or is somebody's."""
         return name in self.tunnels or name in self._offline or name in self.reserved

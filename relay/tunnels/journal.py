@@ -60,6 +60,11 @@ class Journal:
         self._summed_at = now()
 
     @property
+    def backlog(self) -> int:
+        """Rows that are not written yet."""
+        return len(self._notes)
+
+    @property
     def full(self) -> bool:
         """Whether so much waits that nothing should happen that would add to it."""
         return len(self._notes) >= MOST_WAITING

@@ -57,6 +57,8 @@ class Metering:
         self.allowances = Allowances()
         self.fresh: set[str] = set()
         """Ids whose use so far nobody has told yet."""
+        self.carried = [0, 0]
+        """Bytes towards agents and from them, by whatever key, as far as they were folded."""
         self._plan_of = plan_of
         self._brakes = Brakes()
         self._chains: dict[str, tuple[Allowance, ...]] = {}
@@ -92,7 +94,10 @@ class Metering:
     def _fold(self, link: Measured, period: str) -> None:
         session = link.session
         sent, received = session.outbox.moved, session.window.received
-        link.meter.fold(period, sent - link.folded[0], received - link.folded[1])
+        bytes_in, bytes_out = sent - link.folded[0], received - link.folded[1]
+        self.carried[0] += bytes_in
+        self.carried[1] += bytes_out
+        link.meter.fold(period, bytes_in, bytes_out)
         link.folded = sent, received
         for meter in link.meters.values():
             meter.fold(period, 0, 0)

@@ -62,6 +62,10 @@ class Revocations:
         """The registry answered, and all that it said has been learned."""
         self._heard = now
 
+    def silence(self, now: float) -> float:
+        """Seconds since the registry was heard; infinite before the first time."""
+        return now - self._heard
+
     def deaf(self, now: float) -> bool:
         """Whether a revocation may have been missed."""
-        return now - self._heard > DEAF_AFTER
+        return self.silence(now) > DEAF_AFTER

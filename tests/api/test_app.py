@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from relay.api import internal
 from relay.api.operations import OPERATIONS, PREFIX
 from relay.keys.forms import Kind
 from relay.keys.private import PrivateKey
 from relay.registry import Limits
-from relay.tunnels.hold import HoldBounds
-from relay.tunnels.hub import Hub
+from relay.telemetry.families import gauge
 from tests.api.world import ask, without_registry, world
-from tests.tunnels.agents import a_metering
 
 PATHS = sorted({PREFIX + one.path.replace("{", "").replace("}", "") for one in OPERATIONS} | {f"{PREFIX}/openapi.json"})
 
@@ -271,14 +272,23 @@ async def test_a_defect_tells_the_log_where_and_nobody_what(
 # ---- the internal listener
 
 
-class Inside:
-    """The internal application over a hub."""
+class Held(Collector):
+    """One number."""
 
     def __init__(self) -> None:
-        self.hub = Hub(HoldBounds(), a_metering(), lambda *_: None)
-        self.reason = ""
-        numbers = internal.LiveNumbers(self.hub, lambda: 3, lambda: 7)
-        self.app = internal.build_app(numbers, lambda: self.reason, lambda host: host == "demo.tunnels.localhost")
+        self.held = 0
+
+    def collect(self) -> Iterator[Metric]:
+        yield gauge("relay_requests_held", "Requests that wait for an agent.", self.held)
+
+
+class Inside:
+    """The internal application over a number and reasons."""
+
+    def __init__(self) -> None:
+        self.numbers = Held()
+        self.reasons: list[str] = []
+        self.app = internal.build_app(self.numbers, lambda: self.reasons, lambda host: host == "demo.tunnels.localhost")
 
     async def get(self, path: str) -> tuple[int, bytes]:
         """Status and body."""
@@ -287,13 +297,13 @@ class Inside:
 
 
 async def test_alive_and_ready() -> None:
-    """A relay that drains is alive and not ready, and says why."""
+    """A relay that should not be given work is alive and not ready, and says why, a reason a line."""
     inside = Inside()
     assert await inside.get("/livez") == (200, b"ok\n")
     assert await inside.get("/readyz") == (200, b"ok\n")
-    inside.reason = "draining"
+    inside.reasons = ["draining", "memory is short"]
     assert (await inside.get("/livez"))[0] == 200
-    assert await inside.get("/readyz") == (503, b"draining\n")
+    assert await inside.get("/readyz") == (503, b"draining\nmemory is short\n")
 
 
 @pytest.mark.parametrize(
@@ -306,16 +316,15 @@ async def test_whether_a_name_deserves_a_certificate(query: str, status: int) ->
 
 
 async def test_metrics_are_read_when_asked() -> None:
-    """The numbers of this moment, in the exposition format, with help for people."""
+    """The numbers of this moment, in the exposition format, with help for people; the process' own beside them."""
     inside = Inside()
     answer = await ask(inside.app, "GET", "/metrics")
     assert answer.status == 200
     assert answer.fields["content-type"].startswith("text/plain; version=0.0.4")
-    assert b"# HELP relay_tunnels_live " in answer.body
-    assert b"\nrelay_exchanges_open 3.0\n" in answer.body
-    assert b"\nrelay_visitor_connections 7.0\n" in answer.body
+    assert b"# HELP relay_requests_held Requests" in answer.body
     assert b"\nrelay_requests_held 0.0\n" in answer.body
-    inside.hub.held = 5
+    assert b"\nprocess_start_time_seconds " in answer.body
+    inside.numbers.held = 5
     assert b"\nrelay_requests_held 5.0\n" in (await inside.get("/metrics"))[1]
 
 

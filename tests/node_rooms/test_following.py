@@ -104,7 +104,7 @@ async def test_revoked_keys_are_forgotten_once_they_have_expired(
     node: Node, other: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But nothing that was revoked here while the list of the others was read."""
-    revocations, live = node.follower._all.revocations, node.office.live
+    revocations, live = node.follower.followed.revocations, node.office.live
     record = await a_child(node, other)
     done = await other.keys.revoke(Actor(record.parent_id or ""), record.id, cascade=False)
     live.on_revoked((*done.ids, "mtk_child_expired00000"), done.by, done.at)
@@ -122,12 +122,12 @@ async def test_revoked_keys_are_forgotten_once_they_have_expired(
 
 async def test_a_clock_that_is_set_back_wakes_no_revoked_key(node: Node, other: Registry) -> None:
     """What was revoked is remembered for a week after it expired, and forgotten then."""
-    follower, revocations = node.follower, node.follower._all.revocations
+    follower, revocations = node.follower, node.follower.followed.revocations
     record = await a_child(node, other)
     await other.keys.revoke(Actor(record.parent_id or ""), record.id, cascade=False)
     assert record.expires_at is not None
     for after, known in ((6 * 86_400, {record.id}), (8 * 86_400, set())):
-        follower._all = replace(follower._all, now=partial(float, record.expires_at + after))
+        follower.followed = replace(follower.followed, now=partial(float, record.expires_at + after))
         await follower._learn_alive()
         assert revocations.known() == known
 
@@ -183,7 +183,7 @@ async def test_a_claim_of_a_name_costs_no_look_at_the_keys(
 async def test_plans_follow(node: Node, other: Registry) -> None:
     """Given and taken elsewhere, and those that were there at the start: whoever bounds by them is told."""
     [operator] = await other.keys.masters()
-    actor, plans = Actor(operator.id), node.follower._all.plans
+    actor, plans = Actor(operator.id), node.follower.followed.plans
     key = PrivateKey.generate(Kind.MASTER)
     made, _ = await other.projects.create(
         actor, "one", NewKey(Kind.MASTER, key.id, None, operator.id, key.public), "hobby"
@@ -204,7 +204,7 @@ async def test_plans_follow(node: Node, other: Registry) -> None:
 
 async def test_a_plan_that_was_given_here_meanwhile_is_newer(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Than what this node read of the registry at the same time."""
-    plans = node.follower._all.plans
+    plans = node.follower.followed.plans
     plans.changed("mine", "hobby")
     plans.changed("theirs", "hobby")
 
@@ -249,7 +249,7 @@ async def test_what_happened_here_meanwhile_is_newer(node: Node, monkeypatch: py
 async def test_a_key_that_expires_ends_its_session(node: Node, other: Registry) -> None:
     """Its requests wait for the agent, which may be back with a new key."""
     link = live_link(node, await a_child(node, other))
-    live = node.follower._all.live
+    live = node.follower.followed.live
     live.expire(node.office.now() + 3000)
     assert not link.session.ended
     live.expire(node.office.now() + 4000)
@@ -278,8 +278,8 @@ async def test_a_node_whose_registry_is_gone_is_deaf_until_it_is_back(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It goes on polling whatever went wrong, and hears again."""
-    revocations = node.follower._all.revocations
-    clock = node.follower._all.clock
+    revocations = node.follower.followed.revocations
+    clock = node.follower.followed.clock
     monkeypatch.setattr("relay.node.follower.POLL_EVERY", 0.001)
     position = node.office.registry.changes.position
     asked = asyncio.Event()

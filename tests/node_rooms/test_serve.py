@@ -77,7 +77,7 @@ class Node:
         pool = LocalPool(target, AddressPolicy())
         self.pools.append(pool)
         routes = {"demo": Route("demo", target, pool)}
-        link = Link(Forwarder(routes, preserve_host=False, report=lambda event: None, now=lambda: 0.0), lambda: None)
+        link = Link(Forwarder(routes, report=lambda event: None, now=lambda: 0.0), lambda: None)
         agents = (await self.up())["agents"]
         if not self.key:
             self.key = await Api(int(agents.rpartition(":")[2]), operator_of(self.data)).mint()
