@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 
 import relay
 from relay.cli import app
@@ -88,4 +89,46 @@ def test_pages_link_to_pages_that_exist() -> None:
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text_of(page))
         if "://" not in target and not (page.parent / target).exists()
     ]
+    assert missing == []
+
+
+def compose(path: str) -> Any:
+    return yaml.safe_load(text_of(ROOT / path))
+
+
+def first_cells(heading: str) -> set[str]:
+    """What stands in code marks in the first column of all tables below a heading of docs/operating.md."""
+    section = re.split(rf"^## {heading}$", text_of(DOCS / "operating.md"), flags=re.MULTILINE)[1].split("\n## ")[0]
+    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def test_the_compose_file_is_described() -> None:
+    """Each of its variables, profiles and volumes stands in a table, and nothing else does."""
+    variables = set(re.findall(r"\$\{([A-Z_]+)", text_of(ROOT / "docker-compose.yaml")))
+    whole = compose("docker-compose.yaml")
+    profiles = {name for one in whole["services"].values() for name in one.get("profiles", ())}
+    assert first_cells("On a server with Docker Compose") == variables | profiles | set(whole["volumes"])
+
+
+def test_the_variables_of_the_wildcard_are_described() -> None:
+    """Those for a certificate by the DNS."""
+    for name in re.findall(r"\$\{([A-Z_]+)", text_of(ROOT / "deploy/caddy/wildcard.yaml")):
+        assert f"`{name}`" in text_of(DOCS / "operating.md")
+
+
+def anchors(page: Path) -> set[str]:
+    """What can be linked to on a page: its headings, in the form that hosts of repositories give them."""
+    text = re.sub(r"^```.*?^```$", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_lead_to_headings_that_exist() -> None:
+    """Every link to a place on a page finds it there."""
+    missing = []
+    for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.glob("*.md")]:
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", text_of(page)):
+            if "://" not in target and anchor not in anchors(page.parent / target if target else page):
+                missing.append(f"{page.relative_to(ROOT)}: {target}#{anchor}")
     assert missing == []
