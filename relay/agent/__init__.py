@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from relay.agent.config import AgentSettings
+    from relay.agent.config import AgentSettings, Changes
 
 
-def run(settings: AgentSettings, report: Callable[[dict[str, object]], None]) -> int:
-    """Runs an agent until a signal or a final refusal. Blocks; the exit code (see `config.Exit`)."""
+def run(settings: AgentSettings, report: Callable[[dict[str, object]], None], changes: Changes | None = None) -> int:
+    """Runs an agent until a signal or a final refusal, by other settings whenever `changes` brings some. Blocks; the
+    exit code (see `config.Exit`).
+    """
     # Late: the command line imports this package for its settings, and most commands run no agent.
     from relay.agent.runner import run as run_agent
 
-    return run_agent(settings, report)
+    return run_agent(settings, report, changes)

@@ -128,11 +128,43 @@ class AgentSettings:
     links: int = DEFAULT_LINKS
     """Sessions held at once, 1 to 4."""
 
-    preserve_host: bool = False
-    """Leave the visitor's `Host` and `Origin` as they are, instead of those of the local service."""
+    preserve_host: frozenset[str] = frozenset()
+    """Subdomains that leave the visitor's `Host` and `Origin` as they are, instead of those of the local service."""
 
     allow_upstream: tuple[IPv4Network | IPv6Network, ...] = ()
     """Networks that a local service may be in, beside loopback and private ranges."""
 
     http_parser: str = "httptools"
     """Who parses the local service's answers: one of `HTTP_PARSERS`."""
+
+    metrics: tuple[str, int] | None = None
+    """Host and port where the agent tells how it is; nowhere unless set. Settings that come later do not change it."""
+
+    def asks_the_same(self, other: AgentSettings) -> bool:
+        """Whether a relay would be asked for the same, by the same key: the links of one do for the other."""
+        return (
+            self.relay_url == other.relay_url
+            and self.keys is other.keys
+            and self.links == other.links
+            and {name for name, _ in self.tunnels} == {name for name, _ in other.tunnels}
+            and self.access == other.access
+            and self.limits == other.limits
+        )
+
+
+class CannotListen(Exception):
+    """The address for the agent's metrics cannot be had; the text is one sentence with the next step."""
+
+
+class BadChange(Exception):
+    """What an agent was told anew cannot be used; the text says where it is wrong, and what would be right."""
+
+
+class Changes(Protocol):
+    """Where an agent that runs is told of other settings."""
+
+    def look(self, asked: bool) -> AgentSettings | None:
+        """The settings from now on; None where nothing has changed since the last look. `asked`: somebody wants it to
+        be looked, whether or not it seems so. Blocks, so it is called in a thread of its own, never twice at a time.
+        Raises `BadChange`.
+        """

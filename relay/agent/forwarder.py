@@ -56,6 +56,8 @@ class Route:
     """Fields that every request gets in place of the visitor's own: the local service's credential, say."""
     private: bool = False
     """Whether the relay asks visitors for a credential."""
+    preserve_host: bool = False
+    """Whether the visitor's `Host` and `Origin` stay as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +76,18 @@ class Prepared:
 class Forwarder:
     """Makes a `Forwarding` of every stream that the relay opens."""
 
-    def __init__(
-        self, routes: Mapping[str, Route], preserve_host: bool, report: Report, now: Callable[[], float]
-    ) -> None:
+    def __init__(self, routes: Mapping[str, Route], report: Report, now: Callable[[], float]) -> None:
         self.routes = routes
-        self.preserve_host = preserve_host
         self.report = report
         self.now = now
         self.hints = Hints(report)
         self.active: set[Forwarding] = set()
         self._prepare_small = lru_cache(maxsize=256)(self._prepare)
+
+    def lead(self, routes: Mapping[str, Route]) -> None:
+        """Where requests go from now on; those that run stay where they are."""
+        self.routes = routes
+        self._prepare_small.cache_clear()
 
     def accept(self, stream: Stream, payload: bytes, ended: bool) -> StreamEvents | None:
         """The owner of a new stream; None when it was refused."""
@@ -109,7 +113,7 @@ class Forwarder:
         if route is None:
             return None
         fields = strip_hop_by_hop(head.fields, connection_tokens(head.fields))
-        if not self.preserve_host:
+        if not route.preserve_host:
             target = route.target
             fields = rewrite_for_local(fields, target.authority, _public_origins(fields), target.scheme.encode())
         if route.upstream:
@@ -133,6 +137,11 @@ class Forwarding:
     """One exchange, the request's way: owner of its stream, and of its call to the local service."""
 
     __slots__ = ("_answer", "_call", "_owed", "_prepared", "stream")
+
+    @property
+    def name(self) -> str:
+        """The subdomain that it came for."""
+        return self._prepared.route.name
 
     def __init__(self, forwarder: Forwarder, stream: Stream, prepared: Prepared, request_id: str) -> None:
         self.stream = stream

@@ -132,6 +132,16 @@ class KeyHolder:
         held = self._held
         return held is None or (held.renewable and (held.text != key or held.over(self._moment())))
 
+    def left(self) -> float | None:
+        """Seconds until the key held ends; None: there is none, or it has no end."""
+        held = self._held
+        return None if held is None or not math.isfinite(held.life) else held.life - held.age(self._moment())
+
+    @property
+    def renewable(self) -> bool:
+        """Whether the key held is replaced before it ends."""
+        return self._held is not None and self._held.renewable
+
     async def claim(self, names: tuple[str, ...]) -> bool:
         """Whether the source has made one of the names its own; it is asked once in the agent's life."""
         source = self._source

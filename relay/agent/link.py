@@ -21,6 +21,7 @@ from relay.agent.forwarder import Forwarder
 from relay.agent.lookups import Lookups
 from relay.agent.proxies import BadProxy, Proxy, proxy_for, refusal_in_words
 from relay.mux.carriers.websocket import WebSocketCarrier
+from relay.mux.glance import Carried
 from relay.mux.session import Session, SessionOptions
 from relay.mux.stream import Stream, StreamEvents
 from relay.wire import frames
@@ -89,7 +90,13 @@ class Renewal:
 class Link:
     """Owner of one session."""
 
-    def __init__(self, forwarder: Forwarder, on_away: Callable[[], None], names: Lookups | None = None) -> None:
+    def __init__(
+        self,
+        forwarder: Forwarder,
+        on_away: Callable[[], None],
+        names: Lookups | None = None,
+        carried: Carried | None = None,
+    ) -> None:
         self.session: Session | None = None
         self.slot = 0
         self.opened = 0
@@ -98,7 +105,7 @@ class Link:
         """Address and port at the other end of the connection: the relay's, or a proxy's."""
         self.local = ""
         """This machine's address at its own end."""
-        self._names = names or Lookups()
+        self._names, self._carried = names or Lookups(), carried or Carried()
         self._proxy: Proxy | None = None
         self._stage = ""
         self.key = ""
@@ -167,6 +174,11 @@ class Link:
     async def wait(self) -> Lost:
         """Until the link has ended."""
         return await asyncio.shield(self._ended)
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self._ended.done()
 
     @property
     def busy(self) -> bool:
@@ -307,6 +319,8 @@ class Link:
 
     def on_lost(self, reason: str) -> None:
         """See `SessionEvents.on_lost`."""
+        if self.session is not None:
+            self._carried.fold(self.session)
         if self.verdict is not None and not self._answer.done():
             self._answer.set_result(self.verdict)
         for answer in (self._answer, self._renewal.answer if self._renewal else self._answer):

@@ -76,7 +76,7 @@ class Lookups:
 
     async def addresses(self, host: str, port: int) -> list[str]:
         """IP addresses, in the resolver's order; waits for as long as it takes. Raises `OSError`, `UnicodeError`."""
-        if host == "localhost":
+        if host == "localhost" or host.endswith(".localhost"):  # few resolvers know the latter (RFC 6761 §6.3)
             return list(LOCALHOST)
         with contextlib.suppress(ValueError):
             return [str(ip_address(host))]

@@ -164,6 +164,7 @@ class LocalPool:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.closed = False
+        self._retired = False
         self._target = target
         self._policy = policy
         self._parser = RememberingParser(parser())
@@ -188,6 +189,21 @@ class LocalPool:
         else:
             self.connect(call)
         return call
+
+    @property
+    def empty(self) -> bool:
+        """Whether no connection is left or being made."""
+        return not self._all and not self._connecting
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Connections in all, and those that idle."""
+        return len(self._all), len(self._idle)
+
+    def retire(self) -> None:
+        """No exchange will begin here any more: what idles is closed, what runs may finish."""
+        self._retired = True
+        self.drop_idle()
 
     async def aclose(self) -> None:
         """End everything: exchanges that run are told that they failed."""
@@ -224,7 +240,7 @@ class LocalPool:
 
     def give_back(self, connection: LocalConnection) -> None:
         """A connection that may serve another exchange."""
-        if self.closed:
+        if self.closed or self._retired:
             connection.abort()
             return
         connection.idle_since = self._loop.time()

@@ -1,7 +1,8 @@
-"""The agent's life: its slots, its key, what befalls its machine, signals, the exit code.
+"""The agent's life: signals, settings that change while it runs, the exit code.
 
-Decides which end is the end, and when an agent that was told to stop has finished. Knows no HTTP, of keys only that
-`keyholder` has one, and of trying again only that `slots` do it.
+By each set of settings one shift works; another one relieves it when the relay must be asked for something else. A
+relay lets links of one process claim what they like, so new ones are opened beside the old ones, which are given up
+when they are: no name is without a link, and what an old link carries ends in its own time.
 """
 
 from __future__ import annotations
@@ -11,222 +12,220 @@ import contextlib
 import gc
 import secrets
 import signal
+import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 
-from relay.agent.addresses import AddressPolicy
-from relay.agent.config import AgentSettings, Exit, KeyRefused
-from relay.agent.forwarder import Forwarder, Report, Route
+from relay.agent.config import MOST_LINKS, AgentSettings, BadChange, Changes, Exit
+from relay.agent.forwarder import Report
 from relay.agent.keyholder import KeyHolder
-from relay.agent.link import Link, LinkRefused
-from relay.agent.lookups import Lookups
-from relay.agent.parsers import PARSERS
-from relay.agent.pool import LocalPool
-from relay.agent.refusals import FINAL, OWN_EVENTS, exit_for, wait_after
-from relay.agent.slots import Slot
-from relay.agent.surroundings import Event, Watch, is_gone
-from relay.wire.hello import Hello, Refused, Welcome
-from relay.wire.limits import not_kept
+from relay.agent.link import Link
+from relay.agent.lookups import in_thread
+from relay.agent.metricsdoor import address_of, bind, serving
+from relay.agent.shift import Process, Shift
+from relay.agent.tally import Tally
 
 # After a signal, open exchanges may go on this long: SIGTERM is a supervisor's, SIGINT a person's.
 GRACE = {signal.SIGTERM: 30.0, signal.SIGINT: 1.0}
-# An agent that finishes looks this often, in seconds, whether something is still under way.
-LOOK_EVERY = 0.02
-# Links that were closed may take this long to end, their WebSocket's close handshake included.
-CLOSED_WITHIN = 2.5
-# When something has befallen the machine, a link that does not answer within so many seconds is cut.
-ANSWERS_WITHIN = 2.0
-# A key that is this new, in seconds, may not be known yet to the node of the relay that it is shown to.
-NEW_KEY = 10.0
-KNOWN_AFTER = 1.0
-"""Seconds to wait then."""
+# Other settings are looked for this often, in seconds.
+LOOK_EVERY = 0.5
+# Shifts that were relieved and still carry something; of more, the oldest is ended.
+MOST_RELIEVED = 8
 
 
 class Agent:
     """One agent, whatever the number of its links and tunnels."""
 
     def __init__(
-        self, settings: AgentSettings, report: Report, name: str, now: Callable[[], float] = time.time
+        self,
+        settings: AgentSettings,
+        report: Report,
+        name: str,
+        now: Callable[[], float] = time.time,
+        changes: Changes | None = None,
     ) -> None:
-        self._keys = KeyHolder(settings.keys, report, now)
-        self._settings = settings
-        self._report = report
-        self._name = name
-        self._instance = secrets.token_hex(16)
-        self._generation = 0
-        self._established = False
         self.stopping = False
-        self._exit: Exit | None = None
-        self._links: set[Link] = set()
-        self._watch = Watch(now, self._tend)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._done = asyncio.Event()
+        self._report = report
+        self._process = Process(report, name, secrets.token_hex(16), now)
+        self._changes = changes
+        self._current = Shift(settings, self._process, range(settings.links))
+        self._shifts: dict[Shift, asyncio.Task[Exit]] = {}
+        self._trial: asyncio.Task[None] | None = None
+        """The change that is being made."""
+        self._on_trial: Shift | None = None
+        """The shift that will relieve the current one, unless it is refused."""
+        self._asked = asyncio.Event()
+        self._code: Exit | None = None
+        self._over = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._names = Lookups()
-        policy = AddressPolicy(settings.allow_upstream)
-        parser = PARSERS[settings.http_parser]
-        self._routes = {
-            subdomain: Route(
-                subdomain,
-                target,
-                LocalPool(target, policy, parser),
-                settings.upstream.get(subdomain, []),
-                private=subdomain in settings.access,
-            )
-            for subdomain, target in settings.tunnels
-        }
-        self._forwarder = Forwarder(self._routes, settings.preserve_host, report, self._loop.time)
-        self._slots = [Slot(number, self, report, settings.relay_url) for number in range(settings.links)]
 
     async def run(self) -> int:
         """Until a signal or a final refusal; the exit code."""
         self._listen_to_signals()
-        for slot in self._slots:
-            self.spawn(slot.keep_up())
-        self.spawn(self._keep_fresh())
-        self.spawn(self._watch.run())
-        await self._done.wait()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for link in list(self._links):
-            link.close("the agent stops")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSED_WITHIN):
-                await asyncio.gather(*(link.wait() for link in list(self._links)))
-        for route in self._routes.values():
-            await route.pool.aclose()
-        code = Exit.STOPPED if self._exit is None else self._exit
+        self._begin(self._current)
+        following = None if self._changes is None else asyncio.ensure_future(self._follow(self._changes))
+        try:
+            await self._over.wait()
+        finally:
+            tasks = [task for task in (following, self._trial) if task is not None]
+            for task in tasks:
+                task.cancel()
+            for shift in self._shifts:
+                shift.end()
+        await asyncio.gather(*tasks, *self._shifts.values(), return_exceptions=True)
+        code = Exit.STOPPED if self._code is None else self._code
         self._report({"event": "stopped", "exit_code": int(code)})
         return int(code)
 
-    # ---- what slots ask for
+    @property
+    def links(self) -> list[Link]:
+        """Those that are up, and those that finish."""
+        return [link for shift in self._shifts for link in shift.links]
 
-    async def open(self, slot: int) -> tuple[Link, asyncio.Event]:
-        """See `Crew.open`. What another key, a claim or a moment's patience can cure is cured on the way."""
-        claimed = waited = False
+    @property
+    def exchanges(self) -> int:
+        """How many run."""
+        return sum(len(shift.forwarder.active) for shift in self._shifts)
+
+    @property
+    def settings(self) -> AgentSettings:
+        """By which it works now."""
+        return self._current.settings
+
+    @property
+    def keys(self) -> KeyHolder:
+        """Where its key is."""
+        return self._current.keys
+
+    def connections(self) -> tuple[int, int]:
+        """To local services: open in all, and idle."""
+        counts = [shift.routes.connections() for shift in self._shifts]
+        return sum(open_ for open_, _ in counts), sum(idle for _, idle in counts)
+
+    def carried(self) -> tuple[int, int]:
+        """Bytes of bodies over all links that there were: sent, and received."""
+        return self._process.carried.total(link.session for link in self.links if link.session is not None)
+
+    def end(self) -> None:
+        """Stops at once."""
+        self._over.set()
+
+    # ---- other settings
+
+    async def _follow(self, changes: Changes) -> None:
+        """Looks for other settings, for ever."""
         while True:
-            key, away = await self._keys.key(), asyncio.Event()
-            link = Link(self._forwarder, away.set, self._names)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY):
+                    await self._asked.wait()
+            asked = self._asked.is_set()
+            self._asked.clear()
             try:
-                welcome = await link.open(self._settings.relay_url, self._hello(slot, key), self._wants_links)
-            except LinkRefused as error:
-                code = error.refused.code
-                if code == "expired" and self._keys.replace(key):
-                    continue
-                if code == "bad_key" and not waited and self._keys.age(key) < NEW_KEY:
-                    waited = True
-                    await asyncio.sleep(KNOWN_AFTER)
-                    continue
-                # Never after it was up: two agents of one login would take a name from each other for ever.
-                if code == "name_taken" and not claimed and not self._established:
-                    claimed = True
-                    if await self._keys.claim(tuple(self._routes)):
-                        continue
-                raise
-            self._keys.welcomed(key)
-            self._on_welcome(slot, welcome)
-            self._links.add(link)
-            if link.peer is not None:
-                self._watch.connected(link.peer, link.local)
-            if self.stopping:
-                link.go_away("the agent stops")
-            return link, away
+                settings = await in_thread(partial(changes.look, asked))
+            except BadChange as error:
+                self._report({"event": "reload_failed", "message": str(error)})
+                continue
+            if settings is None or self.stopping:
+                continue
+            if self._trial is not None:
+                if self._on_trial is not None:  # not admitted yet, and not wanted any more
+                    self._trial.cancel()
+                await asyncio.gather(self._trial, return_exceptions=True)
+            self._trial = asyncio.ensure_future(self._change(settings))
+            self._trial.add_done_callback(self._changed)
 
-    def ended(self, link: Link) -> None:
-        """See `Crew.ended`."""
-        self._links.discard(link)
-        self.hear(link)
-
-    def hear(self, link: Link) -> None:
-        """See `Crew.hear`. The end of a key that can be replaced is no verdict."""
-        verdict = link.verdict
-        if verdict is not None and not (verdict.code == "revoked" and self._keys.over(link.key)):
-            self._end(verdict, FINAL[verdict.code])
-
-    def on_refused(self, refused: Refused) -> float | None:
-        """See `Crew.on_refused`."""
-        wait = wait_after(refused, self._established)
-        if wait is None:
-            self._end(refused, exit_for(refused))
+    async def _change(self, settings: AgentSettings) -> None:
+        """Goes on by other settings, or, if the relay refuses them, by those that were."""
+        old = self._current
+        before = old.settings
+        if settings.asks_the_same(before):
+            old.adopt(settings)
         else:
-            self._report_refusal(refused)
-        return wait
+            new = await self._admitted(old, settings)
+            if new is None:
+                return
+            self._fill(new)
+            if old in self._shifts:
+                await old.relieve({name for name, _ in settings.tunnels})
+                self._fill(new)
+            self._make_room()
+        self._report({"event": "reloaded", **_differences(before, settings)})
+        if settings.metrics != before.metrics:
+            self._report({"event": "hint", "message": "Where metrics are served changes at the next start."})
 
-    def on_key_refused(self, error: KeyRefused) -> None:
-        """See `Crew.on_key_refused`."""
-        self._stop(error.code)
-
-    def spawn(self, work: Awaitable[None]) -> None:
-        """See `Crew.spawn`."""
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _wants_links(self) -> bool:
-        return not self.stopping
-
-    def _hello(self, slot: int, key: str) -> Hello:
-        self._generation += 1
-        asked, names = self._settings, tuple(self._routes)
-        return Hello(
-            self._instance,
-            slot,
-            self._generation,
-            key,
-            names,
-            agent=self._name,
-            access=asked.access,
-            limits=asked.limits,
-        )
-
-    def _on_welcome(self, slot: int, welcome: Welcome) -> None:
-        self._report({"event": "connected", "slot": slot})
-        if self._established:
-            return
-        self._established = True
-        for name, url in welcome.tunnels:
-            target = self._routes[name].target.url if name in self._routes else ""
-            self._report({"event": "established", "subdomain": name, "url": url, "target": target})
-        if names := not_kept(self._settings.limits, welcome.limits):
-            told = f"The relay is too old for --rate and --rate-per-address: requests to {', '.join(names)} are not "
-            self._report({"event": "warning", "message": told + "limited. Upgrade the relay."})
-
-    # ---- the world around
-
-    async def _keep_fresh(self) -> None:
-        """Replaces the key before it ends, on all links."""
+    async def _admitted(self, old: Shift, settings: AgentSettings) -> Shift | None:
+        """The shift of other settings, once it is the current one; None if it was refused."""
+        lent = old.slots[-1] if not self._free() and old.slots else None
+        if lent is not None:
+            await old.give_up(lent)
+        new = self._on_trial = Shift(settings, self._process, self._free()[:1])
+        working = self._begin(new)
+        welcomed = asyncio.ensure_future(new.welcomed.wait())
         try:
-            await self._keys.keep_fresh(lambda: self._links)
-        except KeyRefused as error:
-            self._stop(error.code)
+            await asyncio.wait((working, welcomed), return_when=asyncio.FIRST_COMPLETED)
+            if new.welcomed.is_set() and not working.done():
+                self._current, self._code = new, None
+                return new
+            self._report({"event": "reload_failed", "message": new.refusal})
+            return None
+        finally:
+            self._on_trial = None
+            welcomed.cancel()
+            if self._current is not new:
+                new.end()
+                if lent is not None and old in self._shifts:
+                    old.take(lent)
 
-    async def _tend(self, event: Event) -> None:
-        """Something befell the machine: whoever waits to try again does so now, what idles is not used again, and links
-        that are dead are cut.
-        """
-        self._report(event)
-        for route in self._routes.values():
-            route.pool.drop_idle()
-        for slot in self._slots:
-            slot.hurry()
-        await asyncio.gather(*map(_cut_if_dead, list(self._links)))
+    def _changed(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._report({"event": "error", "message": repr(error)})
+            self._loop.call_exception_handler({"message": "the agent failed", "exception": error})
+            self._code = Exit.UNEXPECTED
+            self._over.set()
+        elif self._current not in self._shifts:  # it ended while the other settings were tried
+            self._over.set()
 
-    # ---- the end
+    def _fill(self, shift: Shift) -> None:
+        """As many links as it wants, as far as there are slots."""
+        for number in self._free()[: shift.settings.links - len(shift.slots)]:
+            shift.take(number)
 
-    def _end(self, refused: Refused, code: Exit) -> None:
-        """A refusal for good, which all links hear and one tells."""
-        if self._exit is not None:
+    def _free(self) -> list[int]:
+        """Numbers of slots that no shift has."""
+        taken = {number for shift in self._shifts for number in shift.slots}
+        return [number for number in range(MOST_LINKS) if number not in taken]
+
+    def _make_room(self) -> None:
+        relieved = [shift for shift in self._shifts if shift.relieved]
+        for shift in relieved[: max(len(relieved) - MOST_RELIEVED, 0)]:
+            shift.end()
+
+    # ---- shifts
+
+    def _begin(self, shift: Shift) -> asyncio.Task[Exit]:
+        task = self._shifts[shift] = asyncio.ensure_future(shift.run())
+        task.add_done_callback(partial(self._ended, shift))
+        return task
+
+    def _ended(self, shift: Shift, task: asyncio.Task[Exit]) -> None:
+        if not self._over.is_set():
+            del self._shifts[shift]
+        if task.cancelled():
             return
-        if refused.code in OWN_EVENTS:
-            self._report({"event": refused.code, "message": refused.message})
-        else:
-            self._report_refusal(refused)
-        self._stop(code)
+        if task.exception() is not None:
+            self._loop.call_exception_handler({"message": "the agent failed", "exception": task.exception()})
+            self._code = Exit.UNEXPECTED
+            self._over.set()
+        elif self.stopping:
+            if not self._shifts:
+                self._over.set()
+        elif shift is self._current:
+            self._code = task.result()
+            if self._on_trial is None:
+                self._over.set()
 
-    def _report_refusal(self, refused: Refused) -> None:
-        told = {"code": refused.code, "message": refused.message, "retry_after": refused.retry_after}
-        self._report({"event": "refused", **told})
+    # ---- signals
 
     def _listen_to_signals(self) -> None:
         for number in GRACE:
@@ -236,58 +235,64 @@ class Agent:
                 signal.signal(
                     number, lambda got, _: self._loop.call_soon_threadsafe(self._on_signal, signal.Signals(got))
                 )
+        if self._changes is not None and hasattr(signal, "SIGHUP"):
+            self._loop.add_signal_handler(signal.SIGHUP, self._asked.set)
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self.stopping:
-            self._done.set()
+            self._over.set()
             return
         self.stopping = True
-        self._report({"event": "stopping", "open": len(self._forwarder.active)})
-        for link in self._links:
-            link.go_away("the agent stops")
-        self.spawn(self._finish(GRACE[number]))
-
-    async def _finish(self, grace: float) -> None:
-        """Until all that runs has ended and has arrived, at most so many seconds. What was said last still waits for
-        its visitor to read when the local service has long been done.
-        """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                while self._forwarder.active or any(link.busy for link in self._links):  # noqa: ASYNC110
-                    await asyncio.sleep(LOOK_EVERY)  # a stream tells its owner of its end, and nobody else
-                await asyncio.gather(*(link.settle() for link in self._links))
-        self._done.set()
-
-    def _stop(self, code: Exit) -> None:
-        if self._exit is None:
-            self._exit = code
-        self._done.set()
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self._report({"event": "error", "message": repr(task.exception())})
-            self._loop.call_exception_handler({"message": "the agent failed", "exception": task.exception()})
-            self._stop(Exit.UNEXPECTED)
+        self._report({"event": "stopping", "open": self.exchanges})
+        if self._trial is not None:
+            self._trial.cancel()
+        for shift in self._shifts:
+            shift.finish(GRACE[number])
 
 
-async def _cut_if_dead(link: Link) -> None:
-    if link.local and is_gone(link.local):
-        link.abort("the address that it came from is gone")
-    elif not await link.answers(ANSWERS_WITHIN):
-        link.abort("the relay does not answer on it any more")
+def _differences(before: AgentSettings, after: AgentSettings) -> dict[str, list[str]]:
+    """Names of tunnels that came, went, and lead elsewhere or are open to others."""
+    old, new = dict(before.tunnels), dict(after.tunnels)
+
+    def facets(settings: AgentSettings, name: str) -> tuple[object, ...]:
+        own = (dict(settings.tunnels)[name], settings.access.get(name), settings.limits.get(name))
+        return (*own, settings.upstream.get(name), name in settings.preserve_host)
+
+    return {
+        "added": [name for name in new if name not in old],
+        "removed": [name for name in old if name not in new],
+        "changed": [name for name in new if name in old and facets(before, name) != facets(after, name)],
+    }
 
 
-def run(settings: AgentSettings, report: Callable[[dict[str, object]], None]) -> int:
-    """Runs an agent on an event loop of its own, uvloop where it exists. Blocks; the exit code."""
+def run(settings: AgentSettings, report: Callable[[dict[str, object]], None], changes: Changes | None = None) -> int:
+    """Runs an agent on an event loop of its own, uvloop where it exists. Blocks; the exit code.
+
+    Raises `CannotListen`.
+    """
     from relay import __version__
+
+    name, door = f"tunnel-relay/{__version__}", settings.metrics and bind(*settings.metrics)
 
     async def main() -> int:
         gc.freeze()  # what was imported stays: looking through it again and again would halt every stream
-        return await Agent(settings, report, f"tunnel-relay/{__version__}").run()
+        if door is None:
+            return await Agent(settings, report, name, changes=changes).run()
+        report({"event": "metrics", "address": address_of(door)})
+        tally = Tally()
+        agent = Agent(settings, tally.listening(report), name, changes=changes)
+        return await _measured(agent, tally, door)
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(main())
+
+
+async def _measured(agent: Agent, tally: Tally, door: socket.socket) -> int:
+    """Runs it while it tells how it is."""
+    from relay.agent.measuring import pages  # which needs prometheus_client
+
+    async with serving(door, pages(agent, tally)):
+        return await agent.run()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -87,7 +87,7 @@ async def served(
 
 def a_link(on_away: Callable[[], None] = lambda: None, names: Lookups | None = None) -> Link:
     """A link of an agent that has no tunnel."""
-    forwarder = Forwarder({}, preserve_host=False, report=lambda event: None, now=asyncio.get_running_loop().time)
+    forwarder = Forwarder({}, report=lambda event: None, now=asyncio.get_running_loop().time)
     return Link(forwarder, on_away, names)
 
 

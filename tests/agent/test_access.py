@@ -36,7 +36,7 @@ def a_link() -> tuple[Link, Pool]:
     pool = Pool()
     route = Route("demo", parse_target("1"), pool)  # type: ignore[arg-type]
     clock = asyncio.get_running_loop().time
-    return Link(Forwarder({"demo": route}, False, lambda event: None, clock), lambda: None), pool
+    return Link(Forwarder({"demo": route}, lambda event: None, clock), lambda: None), pool
 
 
 def private() -> Hello:

@@ -9,6 +9,7 @@ import pytest
 
 from relay.agent.addresses import AddressNotAllowed, AddressPolicy, resolve
 from relay.agent.lookups import Lookups
+from relay.agent.targets import parse_target
 
 EVERYTHING = AddressPolicy((ip_network("0.0.0.0/0"), ip_network("::/0")))
 
@@ -107,6 +108,13 @@ async def test_only_allowed_addresses_of_a_name_are_handed_out() -> None:
     """Each resolved address is judged by itself, and the order is kept."""
     names = Names(["fe80::1", "10.0.0.2", "8.8.8.8", "10.0.0.1"])
     assert await names.resolve("app.internal", 80, AddressPolicy()) == [("10.0.0.2", 80), ("10.0.0.1", 80)]
+
+
+@pytest.mark.parametrize("host", ["app", "mcp_server-1", "mcp-server.backend", "host.docker.internal"])
+async def test_names_of_containers(host: str) -> None:
+    """The names that services have beside each other are targets, and their addresses are private."""
+    target, names = parse_target(f"http://{host}:3000"), Names(["172.18.0.3"])
+    assert await names.resolve(target.host, target.port, AddressPolicy()) == [("172.18.0.3", 3000)]
 
 
 async def test_name_of_a_forbidden_address_is_refused() -> None:

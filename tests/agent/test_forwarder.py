@@ -83,8 +83,8 @@ class Agents:
         self.pool = Pool()
         self.reports: list[dict[str, object]] = []
         self.time = 100.0
-        route = Route("demo", parse_target(target), self.pool, upstream or [], private)  # type: ignore[arg-type]
-        self.forwarder = Forwarder({"demo": route}, preserve_host, self.reports.append, lambda: self.time)
+        route = Route("demo", parse_target(target), self.pool, upstream or [], private, preserve_host)  # type: ignore[arg-type]
+        self.forwarder = Forwarder({"demo": route}, self.reports.append, lambda: self.time)
         self.side: Side
         self.side, self.relay = against(opener=False)
         self.side.on_open = self.forwarder.accept  # type: ignore[method-assign]

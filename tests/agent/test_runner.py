@@ -13,6 +13,7 @@ import pytest
 from relay.agent import backoff as backoff_room
 from relay.agent import link as link_room
 from relay.agent import runner as runner_room
+from relay.agent import shift as shift_room
 from relay.agent import slots as slots_room
 from relay.agent import surroundings as surroundings_room
 from relay.agent.config import Exit
@@ -185,7 +186,7 @@ async def test_a_relay_that_goes_away_is_served_until_it_has_gone() -> None:
 def attentive(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks are taken all the time, and links are not waited for."""
     monkeypatch.setattr(surroundings_room, "LOOK_EVERY", 0.01)
-    monkeypatch.setattr(runner_room, "ANSWERS_WITHIN", 0.3)
+    monkeypatch.setattr(shift_room, "ANSWERS_WITHIN", 0.3)
 
 
 @on_every_loop
@@ -423,7 +424,7 @@ async def test_an_agent_whose_relay_is_away_does_not_wait_to_stop() -> None:
         await run.proxy.swallow("both")
         begun = loop.time()
         assert await run.stop() == Exit.STOPPED
-        assert loop.time() - begun < 2 * link_room.SETTLED_WITHIN + runner_room.CLOSED_WITHIN
+        assert loop.time() - begun < 2 * link_room.SETTLED_WITHIN + shift_room.CLOSED_WITHIN
 
 
 @on_every_loop
@@ -463,7 +464,7 @@ async def test_a_defect_ends_the_agent_with_its_own_code() -> None:
         loop = asyncio.get_running_loop()
         before = loop.get_exception_handler()
         loop.set_exception_handler(lambda _, context: troubles.append(context))
-        run.agent._hello = lambda slot, key: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+        run.agent._current._hello = lambda slot, key: 1 / 0  # type: ignore[method-assign,assignment,return-value]
         assert await run.exits() == Exit.UNEXPECTED
         assert "ZeroDivisionError" in run.said("error")[0]["message"]
         assert len(troubles) == 1

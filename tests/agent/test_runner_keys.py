@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from relay.agent import keyholder as keyholder_room
-from relay.agent import runner as runner_room
+from relay.agent import shift as shift_room
 from relay.agent.config import Exit, KeyRefused
 from relay.wire.errors import AwayCode
 from relay.wire.hello import Refused
@@ -226,7 +226,7 @@ async def test_a_new_key_that_a_node_does_not_know_yet_is_shown_once_more(
     times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another node minted it a moment ago, and with it perhaps its signer; refused again, it is refused."""
-    monkeypatch.setattr(runner_room, "KNOWN_AFTER", SOON)
+    monkeypatch.setattr(shift_room, "KNOWN_AFTER", SOON)
     async with a_relay() as relay:
         relay.answers.refusals = [Refused("bad_key", "Unknown.")] * times
         async with running(settings(relay.url, keys=Mint(ManualClock()))) as run:
@@ -243,7 +243,7 @@ async def test_a_key_that_was_known_is_not_shown_again(monkeypatch: pytest.Monke
     """What was admitted a while ago and is refused now is refused for good."""
     wall = ManualClock()
     async with served(keys=Mint(wall), now=wall) as (relay, run):
-        wall.advance(runner_room.NEW_KEY)
+        wall.advance(shift_room.NEW_KEY)
         relay.answers.refusals = [Refused("bad_key", "No.")]
         relay.links[0].session.abort("cut")
         assert await run.exits() == Exit.KEY_REFUSED

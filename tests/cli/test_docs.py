@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import typer
 from relay.agent.config import Exit
 from relay.cli import app, errors
 from relay.cli.http_lines import REFUSALS, People
+from relay.cli.tunnelfile import MEMBERS, OF_A_TUNNEL, TunnelReader
 from relay.keys.scopes import Scope
+from relay.node.accesslines import as_json
 from relay.settings import SETTINGS, Setting, load
-from relay.settings.plans import MEMBERS
+from relay.settings.plans import MEMBERS as LIMITS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 AGENT = (DOCS / "agent.md").read_text(encoding="utf-8")
@@ -71,9 +74,39 @@ def test_the_file_that_is_shown_is_accepted(tmp_path: Path) -> None:
     )
 
 
+def test_the_file_of_tunnels_that_is_shown_is_accepted(tmp_path: Path) -> None:
+    """It can be copied, and shows every member that there is."""
+    (text,) = re.findall(r"```yaml\n(.*?)```", AGENT, re.DOTALL)
+    for name, content in (("relay.yaml", text), ("people.txt", "ada:s3cret\n"), ("fields.txt", "X-Key: s3cret\n")):
+        path = tmp_path / name
+        path.touch(mode=0o600)
+        path.write_text(content, encoding="utf-8")
+    said = TunnelReader(tmp_path / "relay.yaml").read()
+    assert [(one.name, one.target.url) for one in said.tunnels] == [
+        ("mcp-me", "http://127.0.0.1:3000"),
+        ("shop", "http://127.0.0.1:8000"),
+    ]
+    assert set(re.findall(r"^ *([a-z_]+):", text, re.MULTILINE)) == {*MEMBERS, *OF_A_TUNNEL, "shop"}
+
+
+class Everything(dict[str, object]):
+    """A record of the access log in which nothing is missing."""
+
+    def get(self, key: str, default: object = None) -> object:
+        return super().get(key, b"x")
+
+
+def test_every_member_of_the_access_log_is_described() -> None:
+    """The table has each that a line of JSON can have, and no other."""
+    known = dict.fromkeys(("now", "status", "bytes_in", "bytes_out", "duration", "first_byte"), 1) | {"ended": "cut"}
+    line = json.loads(as_json(Everything(known)))
+    described = {name for cell in rows(OPERATING, "Logs") for name in re.findall(r"`([a-z_]+)`", cell)}
+    assert described == set(line)
+
+
 def test_every_limit_of_a_plan_is_described() -> None:
     """Each has a row in the table of plans, and no other."""
-    assert list(rows(OPERATING, "Plans")) == [f"`{member}`" for member in MEMBERS]
+    assert list(rows(OPERATING, "Plans")) == [f"`{member}`" for member in LIMITS]
 
 
 def test_every_exit_code_is_described() -> None:
@@ -119,7 +152,16 @@ def test_every_command_of_a_group_is_described_with_its_options(name: str) -> No
         assert missing == [], f"relay {name} {each}"
 
 
-@pytest.mark.parametrize("name", ["login", "whoami", "token", "usage", "plans"])
+def test_the_commands_of_services_are_described_with_their_options() -> None:
+    """They ask no relay, so they have none of the options that all others share."""
+    text = section("service")
+    for each, command in commands_of("service").items():
+        assert f"| `relay service {each}` |" in text
+        own = {word for one in command.params for word in one.opts if word.startswith("--")} - SHARED
+        assert [option for option in own if f"`{option}" not in text] == []
+
+
+@pytest.mark.parametrize("name", ["login", "whoami", "token", "usage", "plans", "doctor"])
 def test_every_command_alone_is_described_with_its_options(name: str) -> None:
     """The same for the commands that are in no group."""
     assert options(name) >= SHARED
@@ -131,7 +173,9 @@ def test_every_command_alone_is_described_with_its_options(name: str) -> None:
 def test_no_option_of_commands_is_described_that_does_not_exist() -> None:
     """Whatever the page names, some command has."""
     known = {word for name in GROUPS for one in commands_of(name).values() for each in one.params for word in each.opts}
-    known |= {"--version", "--help", "-h"}.union(*(options(name) for name in ("login", "token", "http", "usage")))
+    known |= {word for one in commands_of("service").values() for each in one.params for word in each.opts}
+    alone = ("login", "token", "http", "usage", "doctor", "serve")
+    known |= {"--version", "--help", "-h"}.union(*(options(name) for name in alone))
     named = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", " ".join(re.findall(r"`(-[^`]*)`", COMMANDS))))
     assert named <= known
 

@@ -40,7 +40,7 @@ def test_the_plain_call(command: Command, agent: StandIn) -> None:
     settings = agent.settings
     assert [(name, target.url) for name, target in settings.tunnels] == [("mcp-me", "http://127.0.0.1:3000")]
     assert (settings.relay_url, settings.keys.fresh().text) == ("ws://127.0.0.1:8081", os.environ["RELAY_KEY"])
-    assert (settings.links, settings.preserve_host) == (2, False)
+    assert (settings.links, settings.preserve_host) == (2, frozenset())
     assert (settings.allow_upstream, settings.http_parser) == ((), "httptools")
     assert os.environ["RELAY_KEY"] not in repr(settings)
 
@@ -58,7 +58,7 @@ def test_every_option_arrives(command: Command, agent: StandIn) -> None:
         ("web", "http://192.168.1.20:8000"),
     ]
     assert (settings.relay_url, settings.links) == ("ws://relay.example", 4)
-    assert (settings.preserve_host, settings.http_parser) == (True, "h11")
+    assert (settings.preserve_host, settings.http_parser) == (frozenset({"api", "web"}), "h11")
     assert settings.allow_upstream == (ip_network("203.0.113.0/24"), ip_network("2001:db8::/32"))
     assert settings.limits == dict.fromkeys(("api", "web"), TunnelLimits(20, 5))
 

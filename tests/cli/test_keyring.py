@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,6 +137,13 @@ def test_a_file_that_others_can_read(mode: int, tmp_path: Path, capsys: pytest.C
     for _ in range(2):
         find_key(path, {}, RELAY)
     assert capsys.readouterr().err.count(f"chmod 600 {path}") == 1
+
+
+def test_a_credential_of_systemd(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    """No warning: its group bits stand for the service's own user."""
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    find_key(put(tmp_path / "agent-key", private(), 0o440), {}, RELAY)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_file_of_mine_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
