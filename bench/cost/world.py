@@ -121,7 +121,7 @@ class World:
     def _make_agent(self, carrier: FakeCarrier) -> AgentSide:
         target = parse_target("127.0.0.1:3000")
         pool = LocalPool(target, AddressPolicy(()), PARSERS["httptools"], keep=Keep(idle=NEVER, fresh=NEVER))
-        forwarder = Forwarder({NAME: Route(NAME, target, pool)}, False, lambda event: None, self.loop.time)
+        forwarder = Forwarder({NAME: Route(NAME, target, pool)}, lambda event: None, self.loop.time)
         return AgentSide(carrier, forwarder)
 
     async def until(self, condition: Callable[[], object]) -> None:

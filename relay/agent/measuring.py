@@ -17,9 +17,10 @@ from relay.agent.config import AgentSettings
 from relay.agent.keyholder import KeyHolder
 from relay.agent.link import Link
 from relay.agent.metricsdoor import Page, Pages
-from relay.agent.tally import CLASSES, ERRORS, Tally
+from relay.agent.tally import ERRORS, Tally
 from relay.mux.glance import look
 from relay.telemetry.families import CONTENT_TYPE, Exposition, counter, gauge, histogram
+from relay.telemetry.traffic import CLASSES
 
 
 class Watched(Protocol):

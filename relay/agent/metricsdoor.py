@@ -50,7 +50,7 @@ def bind(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         sock = socket.socket(family, kind, protocol)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise CannotListen(_sentence(shown, port, error)) from None
     try:
         if hasattr(socket, "SO_REUSEPORT"):  # on Windows SO_REUSEADDR would share a port that is taken
@@ -72,8 +72,8 @@ def _shown(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _sentence(shown: str, port: int, error: OSError) -> str:
-    why = (error.strerror or str(error)).rstrip(".")
+def _sentence(shown: str, port: int, error: OSError | UnicodeError) -> str:
+    why = "no host has such a name" if isinstance(error, UnicodeError) else (error.strerror or str(error)).rstrip(".")
     return (
         f"The metrics of this agent (--metrics, RELAY_METRICS) cannot be served at {shown}: {why}. Give another "
         f"address, for example 127.0.0.1:{port + 1 if 0 < port < 65535 else 9091}."

@@ -126,6 +126,10 @@ class Agent:
             except BadChange as error:
                 self._report({"event": "reload_failed", "message": str(error)})
                 continue
+            except Exception as error:  # a defect there must neither end what runs, nor the looking
+                self._report({"event": "reload_failed", "message": f"Unexpected: {type(error).__name__}"})
+                self._loop.call_exception_handler({"message": "a look for changes failed", "exception": error})
+                continue
             if settings is None or self.stopping:
                 continue
             if self._trial is not None:

@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Callable
 
 from relay.telemetry.histograms import Histogram
-from relay.telemetry.traffic import SECONDS
+from relay.telemetry.traffic import SECONDS, class_of
 
 Event = dict[str, object]
 Report = Callable[[Event], None]
 
-CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx", "other")
 ERRORS = ("", "cancelled", "agent_lost", "head_timeout", "local_refused", "local_reset", "bad_response", "other")
 _OTHER = "other"
 
@@ -77,7 +76,7 @@ class Tally:
     def _request(self, event: Event) -> None:
         status, error, took = event.get("status"), str(event.get("error", "")), event.get("duration")
         number = status // 100 if isinstance(status, int) else 0
-        self.requests[CLASSES[min(number, len(CLASSES) - 1)], error if error in ERRORS else _OTHER] += 1
+        self.requests[class_of(number), error if error in ERRORS else _OTHER] += 1
         self.duration.observe(took if isinstance(took, int | float) else 0.0)
 
     def _disconnected(self, event: Event) -> None:

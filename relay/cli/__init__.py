@@ -15,15 +15,20 @@ import typer
 from relay import __version__
 from relay.cli import login, plans, token, usage
 from relay.cli.audit import audit
+from relay.cli.completion import completion, prepare_for
 from relay.cli.db import app as db
+from relay.cli.doctor import doctor
 from relay.cli.errors import UNEXPECTED, Mistake
+from relay.cli.health import health
 from relay.cli.http import http
 from relay.cli.keyring import refuse_whole_keys
 from relay.cli.keys import keys
 from relay.cli.output import harmless
 from relay.cli.projects import projects
 from relay.cli.serve import serve
+from relay.cli.service import service
 from relay.cli.signers import signers
+from relay.cli.start import start
 from relay.cli.subdomains import subdomains
 from relay.cli.tunnels import tunnels
 
@@ -35,7 +40,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(http)
+app.command()(start)
 app.command()(serve)
+app.command()(health)
+app.command()(doctor)
 login.add(app)
 for _name, _group in (
     ("projects", projects),
@@ -44,6 +52,7 @@ for _name, _group in (
     ("tunnels", tunnels),
     ("audit", audit),
     ("signers", signers),
+    ("service", service),
     ("db", db),
 ):
     app.add_typer(_group, name=_name)
@@ -87,6 +96,9 @@ def version() -> None:
     _version(True)
 
 
+app.command()(completion)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command's entry point. Always ends by `SystemExit`: 0 done, 1 unexpected, 2 a mistake, else docs/agent.md."""
     for stream in (sys.stdout, sys.stderr):
@@ -104,6 +116,7 @@ def _command() -> Callable[..., int | None]:
 
 def _run(program: str, arguments: Sequence[str] | None) -> int:
     try:
+        prepare_for(program, os.environ)
         refuse_whole_keys(sys.argv[1:] if arguments is None else arguments)
         return int(_command()(args=arguments, prog_name=program, standalone_mode=False) or 0)
     except Mistake as mistake:

@@ -5,9 +5,7 @@ A mistake names the file and the line, never what stands there. Passwords are ha
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +14,7 @@ from pathlib import Path
 from relay.agent.requests import why_not_upstream
 from relay.cli.errors import Mistake
 from relay.cli.output import harmless, warn
+from relay.cli.secretfiles import others_can_read, placed
 from relay.exchange.heads import Fields
 from relay.keys.forms import MAX_LENGTH
 from relay.wire.access import MAX_PASSWORD, MAX_USERS, AccessRules, why_not_hash, why_not_user
@@ -40,26 +39,28 @@ class Access:
     def for_each(
         self, names: Sequence[str], limits: Mapping[str, TunnelLimits] | None = None
     ) -> dict[str, AccessRules]:
-        """The rules by subdomain. Raises `Mistake` where they are, beside the limits, more than fits in the first words
-        to a relay.
-        """
+        """The rules by subdomain. Raises `Mistake` as `check_size` does."""
         if self.rules is None:
             return {}
         access = dict.fromkeys(names, self.rules)
-        longest = Hello("i" * 64, 0, 2**53, "k" * MAX_LENGTH, tuple(names), agent="a" * 128)
-        hello = replace(longest, access=access, limits=limits or {})
-        if len(encode_hello(hello)) > MAX_HELLO:
-            raise Mistake(
-                f"So many users for {len(names)} tunnels are too much for one agent: give fewer users or tunnels, "
-                "or start an agent for each."
-            )
+        check_size(names, access, limits or {})
         return access
+
+
+def check_size(names: Sequence[str], access: Mapping[str, AccessRules], limits: Mapping[str, TunnelLimits]) -> None:
+    """Raises `Mistake` where rules and limits are more than fits in the first words to a relay."""
+    longest = Hello("i" * 64, 0, 2**53, "k" * MAX_LENGTH, tuple(names), agent="a" * 128)
+    if len(encode_hello(replace(longest, access=access, limits=limits))) > MAX_HELLO:
+        raise Mistake(
+            f"So many users for {len(names)} tunnels are too much for one agent: give fewer users or tunnels, "
+            "or start an agent for each."
+        )
 
 
 def read_access(private: bool, basic_auth_file: Path | None, upstream_header_file: Path | None) -> Access:
     """Raises `Mistake`. Blocks while passwords are hashed, a few hundredths of a second each."""
-    users = () if basic_auth_file is None else tuple(read_users(basic_auth_file.expanduser()))
-    upstream = [] if upstream_header_file is None else read_fields(upstream_header_file.expanduser())
+    users = () if basic_auth_file is None else tuple(read_users(placed(basic_auth_file)))
+    upstream = [] if upstream_header_file is None else read_fields(placed(upstream_header_file))
     rules = AccessRules(private, users) if private or users else None
     if upstream and rules is None:
         warn(
@@ -69,9 +70,9 @@ def read_access(private: bool, basic_auth_file: Path | None, upstream_header_fil
     return Access(rules, upstream)
 
 
-def read_users(path: Path) -> Iterator[tuple[str, str]]:
-    """Each user of a file with the hash of the password. Raises `Mistake`."""
-    option = f"--basic-auth-file {path}"
+def read_users(path: Path, option: str = "") -> Iterator[tuple[str, str]]:
+    """Each user of a file with the hash of the password. Raises `Mistake`, which begins with `option`."""
+    option = option or f"--basic-auth-file {path}"
     seen: set[str] = set()
     for number, line in _lines(path, option):
         where = f"{option}, line {number}"
@@ -105,9 +106,9 @@ def _hash_of(password: str, where: str) -> str:
     return PasswordHasher(HASH_PASSES, HASH_MEMORY, HASH_LANES).hash(password)
 
 
-def read_fields(path: Path) -> Fields:
-    """The fields of a file. Raises `Mistake`."""
-    option = f"--upstream-header-file {path}"
+def read_fields(path: Path, option: str = "") -> Fields:
+    """The fields of a file. Raises `Mistake`, which begins with `option`."""
+    option = option or f"--upstream-header-file {path}"
     fields: Fields = []
     for number, line in _lines(path, option):
         where = f"{option}, line {number}"
@@ -130,7 +131,7 @@ def _lines(path: Path, option: str) -> Iterator[tuple[int, str]]:
     """The lines of a file with their numbers, without empty ones and comments. Raises `Mistake`."""
     try:
         with path.open("rb") as file:
-            if os.name == "posix" and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+            if others_can_read(path, file.fileno()):
                 warn(f"The file {path} can be read by others on this machine; close it with: chmod 600 {path}")
             data = file.read(MOST + 1)
         text = data.decode("utf-8-sig")

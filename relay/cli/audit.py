@@ -16,7 +16,7 @@ import typer
 from relay.cli.errors import FOUND, Mistake, Unavailable
 from relay.cli.options import Asked, command, group
 from relay.cli.output import Lines, harmless, say_json
-from relay.cli.secretfiles import SecretFile
+from relay.cli.secretfiles import SecretFile, placed
 from relay.cli.tables import cell, many, table, when
 from relay.keys.forms import read_public
 
@@ -222,7 +222,7 @@ def _write(path: Path, lines: Iterable[str]) -> int:
 
 def _lines(path: Path) -> Iterator[str]:
     try:
-        with path.expanduser().open(encoding="utf-8") as file:
+        with placed(path).open(encoding="utf-8") as file:
             yield from file
     except OSError as error:
         raise Mistake(f"{harmless(path)} cannot be read ({error.strerror}).") from None

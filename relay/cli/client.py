@@ -203,15 +203,46 @@ class Client:
 def _opener(relay: str) -> urllib.request.OpenerDirector:
     """Put together by hand: nothing here knows what a redirect is, or any scheme but the one that is needed."""
     opener = urllib.request.OpenerDirector()
-    if not is_loopback(urlsplit(relay).hostname or ""):  # another machine is not on the way to this one
+    host = urlsplit(relay).hostname or ""
+    if not is_loopback(host):  # another machine is not on the way to this one
         opener.add_handler(urllib.request.ProxyHandler())
+    here = host.endswith(".localhost")
     if relay.startswith("wss:"):
-        opener.add_handler(urllib.request.HTTPSHandler(context=ssl.create_default_context()))
+        context = ssl.create_default_context()
+        opener.add_handler(_HttpsHere(context) if here else urllib.request.HTTPSHandler(context=context))
     else:
-        opener.add_handler(urllib.request.HTTPHandler())
+        opener.add_handler(_HttpHere() if here else urllib.request.HTTPHandler())
     opener.add_handler(urllib.request.HTTPErrorProcessor())
     opener.add_handler(urllib.request.HTTPDefaultErrorHandler())
     return opener
+
+
+def _connect_here(address: tuple[str, int], *args: Any) -> socket.socket:  # noqa: ANN401 - as socket takes them
+    """Few resolvers know the names below localhost, which are this machine (RFC 6761 §6.3)."""
+    return socket.create_connection(("localhost", address[1]), *args)
+
+
+def _here(kind: type[http.client.HTTPConnection]) -> Any:  # noqa: ANN401 - a connection of that kind
+    def make(*args: Any, **options: Any) -> http.client.HTTPConnection:  # noqa: ANN401 - what urllib gives
+        connection = kind(*args, **options)
+        connection._create_connection = _connect_here  # type: ignore[attr-defined]  # there is no other hook
+        return connection
+
+    return make
+
+
+class _HttpHere(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_here(http.client.HTTPConnection), req)
+
+
+class _HttpsHere(urllib.request.HTTPSHandler):
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__(context=context)
+        self._own = context
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_here(http.client.HTTPSConnection), req, context=self._own)
 
 
 def _private(key: Key) -> PrivateKey | None:

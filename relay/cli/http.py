@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from relay.agent.config import DEFAULT_LINKS, HTTP_PARSERS, MOST_LINKS, AgentSettings
+from relay.agent.config import DEFAULT_LINKS, HTTP_PARSERS, MOST_LINKS, AgentSettings, CannotListen
 from relay.agent.proxies import BadProxy, proxy_for
 from relay.agent.targets import Target, TargetError, is_loopback, parse_target
 from relay.cli.access_options import read_access
@@ -20,7 +20,7 @@ from relay.cli.errors import Mistake
 from relay.cli.http_lines import Situation, reporter
 from relay.cli.keyring import find_key, find_relay
 from relay.cli.minting import key_source
-from relay.cli.options import Insecure, KeyFile, RelayUrl, label_of, rate_of
+from relay.cli.options import Insecure, KeyFile, Metrics, RelayUrl, label_of, metrics_of, rate_of
 from relay.cli.output import Lines, harmless
 from relay.wire.hello import MAX_NAMES
 from relay.wire.limits import TunnelLimits
@@ -92,6 +92,7 @@ def http(
     http_parser: Annotated[
         str, typer.Option(help="Who reads the local service's answers; h11 is stricter.", metavar="httptools|h11")
     ] = HTTP_PARSERS[0],
+    metrics: Metrics = None,
     insecure: Insecure = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print each event as one line of JSON.", metavar="")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no line for each request.", metavar="")] = False,
@@ -106,7 +107,7 @@ def http(
       relay http 3000 --subdomain mcp-me
       relay http 3000 --relay wss://tunnels.example.com --key-file child.key
       RELAY_MASTER_KEY=… relay http 3000 --subdomain mcp-me --project mcp-server
-      relay http --subdomain api=3000 --subdomain web=192.168.1.20:8000
+      relay http --subdomain shop=3000 --subdomain web=192.168.1.20:8000
     """
     tunnels = tunnels_of(target, subdomain or [])
     if not 1 <= links <= MOST_LINKS:
@@ -128,9 +129,10 @@ def http(
         limits=limits,
         upstream=dict.fromkeys(names, access.upstream),
         links=links,
-        preserve_host=preserve_host,
+        preserve_host=frozenset(names if preserve_host else ()),
         allow_upstream=networks,
         http_parser=http_parser,
+        metrics=metrics_of(metrics, os.environ),
     )
     targets = {name: one.url for name, one in tunnels}
     situation = Situation(relay_url, key.origin, targets)
@@ -144,7 +146,10 @@ def run(settings: AgentSettings, situation: Situation, *, as_json: bool, quiet: 
     report, hints = reporter(Lines(), situation, as_json=as_json, quiet=quiet)
     for name in silent(settings.tunnels):
         report({"event": "hint", "message": hints.for_start(name)})
-    return int(run_agent(settings, report))
+    try:
+        return int(run_agent(settings, report))
+    except CannotListen as error:
+        raise Mistake(str(error)) from None
 
 
 def tunnels_of(target: str | None, subdomains: list[str]) -> tuple[tuple[str, Target], ...]:

@@ -213,6 +213,21 @@ class People:
         step = self._hints.for_refusal(event.get("code"))
         self._state(" ".join(filter(None, (said, step))), RED, self._complaints)
 
+    def _released(self, event: Event) -> None:
+        self._up.discard(event.get("slot"))
+
+    def _reloaded(self, event: Event) -> None:
+        told = [
+            f"{kind} {', '.join(map(harmless, names))}"
+            for kind in ("added", "removed", "changed")
+            if isinstance(names := event.get(kind), list) and names
+        ]
+        self._news(f"Read the file anew: {'; '.join(told) or 'the tunnels are the same'}.", GREEN)
+
+    def _reload_failed(self, event: Event) -> None:
+        said = sentence(event.get("message", ""))
+        self._news(f"The tunnels stay as they were. {said}", RED, self._complaints)
+
     def _request(self, event: Event) -> None:
         self._lines.say("  ".join(self._columns(event)))
 
@@ -248,6 +263,9 @@ class People:
         way = "back" if isinstance(by, int | float) and by < 0 else "forward"
         self._news(f"This machine's clock was set {way} by {_span(by)}.", DIM)
 
+    def _metrics(self, event: Event) -> None:
+        self._lines.say(f"Metrics at http://{harmless(event.get('address'))}/metrics", DIM)
+
     def _stopping(self, event: Event) -> None:
         if event.get("open"):
             self._lines.say("Stopping: what is under way may finish. Ctrl-C again stops at once.")
@@ -269,12 +287,16 @@ class People:
         "revoked": _revoked,
         "tunnel_closed": _tunnel_closed,
         "refused": _refused,
+        "released": _released,
+        "reloaded": _reloaded,
+        "reload_failed": _reload_failed,
         "request": _request,
         "hint": _hint,
         "warning": _warning,
         "woke": _woke,
         "network_changed": _network_changed,
         "clock_changed": _clock_changed,
+        "metrics": _metrics,
         "stopping": _stopping,
         "stopped": _stopped,
         "error": _error,

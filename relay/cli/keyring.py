@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from relay.agent.targets import is_loopback
 from relay.cli.errors import Mistake, NoKey
 from relay.cli.output import harmless
-from relay.cli.secretfiles import login_path, read_login, read_secret
+from relay.cli.secretfiles import login_path, placed, read_login, read_secret
 from relay.keys.errors import BadKey
 from relay.keys.forms import Kind, check_text, shown
 from relay.settings import KEY_FILE_NAME, SettingsError, data_directory
@@ -21,6 +21,8 @@ DEFAULT_RELAY = "ws://127.0.0.1:8081"
 VARIABLES = ("RELAY_KEY", "RELAY_MASTER_KEY", "MTK_MASTER")
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _PORTS = {"ws": 80, "wss": 443}
+# How an address is written where it stands; the last is the member of a file.
+_WRITTEN = {"RELAY_URL": "RELAY_URL=", "relay": "relay: "}
 # More of a key than its id, mistyped or cut short as it may be.
 _SECRET = re.compile(
     r"mtk_(?:operator|master)_[0-9A-Za-z]{12}_[0-9A-Za-z]{8}|mtk_(?:child|visitor)_eyJ[0-9A-Za-z_-]+\.[0-9A-Za-z_-]"
@@ -66,7 +68,7 @@ def keys_at_hand(key_file: Path | None, environment: Mapping[str, str], relay: s
     relay on this machine. Raises `Mistake` at one that is there and cannot be used.
     """
     if key_file is not None:
-        path = key_file.expanduser()
+        path = placed(key_file)
         yield checked(_read(path), f"the file {path}")
     for name in VARIABLES:
         if environment.get(name):
@@ -138,13 +140,15 @@ def find_relay(flag: str | None, environment: Mapping[str, str], insecure: bool)
     """
     if flag or environment.get("RELAY_URL"):
         origin = "--relay" if flag else "RELAY_URL"
-        return _address(flag or environment["RELAY_URL"], origin, insecure)
+        return address_of(flag or environment["RELAY_URL"], origin, insecure)
     login = read_login(environment)
-    return DEFAULT_RELAY if login is None else _address(login.relay, "The login", insecure)
+    return DEFAULT_RELAY if login is None else address_of(login.relay, "The login", insecure)
 
 
-def _address(text: str, origin: str, insecure: bool) -> str:
-    example = f"for example {'RELAY_URL=' if origin == 'RELAY_URL' else '--relay '}wss://tunnels.example.com"
+def address_of(text: str, origin: str, insecure: bool) -> str:
+    """A relay's address that stands in `origin`, as scheme, host and port. Raises `Mistake` as `find_relay` does."""
+    written = _WRITTEN.get(origin.rpartition(" ")[2], "--relay ")
+    example = f"for example {written}wss://tunnels.example.com"
     try:
         url = urlsplit(text.strip())
         scheme, host, port = _SCHEMES.get(url.scheme), url.hostname, url.port

@@ -9,7 +9,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +18,7 @@ import typer
 
 from relay.cli.errors import NOT_DONE, Mistake
 from relay.cli.output import harmless
-from relay.settings.kinds import size
+from relay.settings.kinds import ADDRESS, Address, size
 from relay.wire.hello import LABEL
 from relay.wire.limits import MOST_RATE
 
@@ -46,6 +46,15 @@ KeyFile = Annotated[
 ]
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Speak without TLS also to another machine.", metavar="", show_default=False)
+]
+Metrics = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics",
+        help="Serve /livez, /readyz and /metrics here, on loopback or a network of your own. [RELAY_METRICS]",
+        metavar="HOST:PORT",
+        show_default=False,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.", metavar="", show_default=False)]
 
@@ -208,3 +217,19 @@ def bytes_of(text: str, option: str) -> int:
         ) from None
     assert isinstance(amount, int)
     return amount
+
+
+def metrics_of(text: str | None, environment: Mapping[str, str]) -> tuple[str, int] | None:
+    """Where an agent serves its metrics: what was given, else the variable; None: nowhere. Raises `Mistake`."""
+    where, example = "--metrics", "--metrics 127.0.0.1:9091"
+    if text is None:
+        text = environment.get("RELAY_METRICS") or None
+        where, example = "RELAY_METRICS", "RELAY_METRICS=127.0.0.1:9091"
+    if text is None:
+        return None
+    try:
+        address = ADDRESS.parse(text)
+    except ValueError:
+        raise Mistake(f"{where} must be {ADDRESS.form}, for example {example}, but it is {harmless(text)!r}.") from None
+    assert isinstance(address, Address)
+    return address.host, address.port

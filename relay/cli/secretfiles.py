@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from relay.cli.errors import Mistake
-from relay.cli.output import warn
+from relay.cli.output import harmless, warn
 
 # No key is longer; whatever a file holds beyond this is not read.
 MOST = 16 * 1024
@@ -28,9 +28,27 @@ MOST = 16 * 1024
 def read_secret(path: Path) -> str:
     """The first 16 KiB of a file, without the space around them. Raises `OSError`, `UnicodeError`."""
     with path.open("rb") as file:
-        if os.name == "posix" and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+        if others_can_read(path, file.fileno()):
             warn(f"The key file {path} can be read by others on this machine; close it with: chmod 600 {path}")
         return file.read(MOST).decode("ascii").strip()
+
+
+def placed(path: Path) -> Path:
+    """With a home directory in the place of ~. Raises `Mistake` where there is none."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise Mistake(f"{harmless(path)} is in a home directory that does not exist: write the whole path.") from None
+
+
+def others_can_read(path: Path, descriptor: int) -> bool:
+    """Whether an open file can be read by others on this machine too, as far as its mode tells. That of a credential of
+    systemd tells nothing: its group stands for the list of who else may, who is the service's own user.
+    """
+    if os.name != "posix" or not stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
+        return False
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    return credentials is None or not path.is_relative_to(credentials)
 
 
 # ---------------------------------------------------------------------------------------------------- writing
@@ -44,7 +62,7 @@ class SecretFile:
     """
 
     def __init__(self, path: Path, *, replace: bool = False) -> None:
-        self.path = path.expanduser()
+        self.path = placed(path)
         self._replace = replace
         self._aside = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}") if replace else self.path
         self._handle = -1

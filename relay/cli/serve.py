@@ -27,7 +27,7 @@ from relay.cli.output import (
 )
 from relay.settings import SETTINGS, ServeSettings, Setting, SettingsError, default_data, load
 
-SERVER_PACKAGES = {"prometheus_client", "starlette", "uvicorn"}
+SERVER_PACKAGES = {"starlette", "uvicorn"}
 NOBODY = "No relay ran on this data directory: there was nothing to take over."
 MEMORY = (
     "There is enough memory again",
@@ -127,6 +127,8 @@ def people(lines: Lines, settings: ServeSettings) -> Report:
                 line(f"{one} {what}", colour)
         elif name == "warning":
             line(f"Warning: {sentence(event.get('message', ''))}", YELLOW)
+        elif name == "certificate":
+            line(f"Serving another certificate, valid until {event.get('until')}.", GREEN)
         elif name == "pressure":
             line(pressure(event), YELLOW if event.get("level") else GREEN)
         elif name == "error":
@@ -158,27 +160,31 @@ def names_of(event: Event) -> list[str]:
 def serving(event: Event, settings: ServeSettings) -> list[str]:
     """What is served, where agents connect, where the key is, and how an agent here and one elsewhere get theirs."""
     agents, key_file = event.get("agents"), event.get("key_file")
+    to_agents = f"ws://{harmless(agents)}"
+    if settings.tls_cert is not None:
+        to_agents = f"wss://{settings.domain}:{harmless(agents).rpartition(':')[2]}"
     base = harmless(event.get("public_url") or settings.base_url(settings.public.port))
     scheme, _, rest = base.replace("://NAME.", "://", 1).partition("://")
     found = [
         f"Relay for {settings.domain}",
         f"  visitors       {scheme}://NAME.{rest}   (listening on {harmless(event.get('public'))})",
-        f"  agents         ws://{harmless(agents)}",
+        f"  agents         {to_agents}",
     ]
     if event.get("internal"):
         found.append(f"  internal       http://{harmless(event['internal'])}")
     if key_file:
         found.append(f"  operator key   {harmless(key_file)}")
     here = "relay http 3000 --subdomain NAME"
-    if f"ws://{agents}" != DEFAULT_RELAY:
-        here += f" --relay ws://{harmless(agents)}"
+    if to_agents != DEFAULT_RELAY:
+        here += f" --relay {to_agents}"
     if key_file and not _found_by_itself(settings):
         here += f" --key-file {harmless(key_file)}"
     found += ["", "An agent on this machine:", f"  {here}"]
     if scheme == "https":
         found += [
             "An agent on another machine, with a key that relay projects create or relay keys mint gave here:",
-            f"  relay http 3000 --subdomain NAME --relay wss://{rest} --key-file FILE",
+            f"  relay http 3000 --subdomain NAME --relay {to_agents if settings.tls_cert else f'wss://{rest}'} "
+            "--key-file FILE",
         ]
     else:
         found += [

@@ -19,9 +19,10 @@ import typer
 from relay.cli.errors import NOT_DONE, Mistake
 from relay.cli.options import AsJson, group
 from relay.cli.output import GREEN, YELLOW, Lines, harmless, say_json
+from relay.cli.secretfiles import placed
 from relay.cli.servicemanagers import Left, Manager, is_ours, manager
 from relay.cli.serviceunits import Service
-from relay.cli.tunnelfile import DEFAULT_FILE, TunnelReader
+from relay.cli.tunnelfile import DEFAULT_FILE
 from relay.cli.tunnelwatch import Chosen, TunnelWatch
 
 service = group("Run an agent as a service of this machine, from now on.")
@@ -57,11 +58,11 @@ def install(
       relay service install --file relay.yaml
     """
     own = manager(_name(name), system, os.environ)
-    made = _service(name, file.expanduser().resolve(), system)
+    made = _service(name, placed(file).resolve(), system)
     if only_print:
         sys.stdout.write(own.text(made).decode())
         return
-    _write(own, own.text(made))
+    _write(own, own.text(made), system)
     lines, left = Lines(), own.begin()
     lines.say(f"Wrote {harmless(own.file)}", GREEN)
     if not left.reason:
@@ -114,24 +115,23 @@ def _service(name: str, file: Path, system: bool) -> Service:
     user = _owner(file) if system else ""
     if system and any(file.parts[1 : 1 + len(one)] == one for one in (*HIDDEN, *(() if user else HIDDEN_HOMES))):
         raise Mistake(f"{file} cannot be seen by a service of the machine: move it, to /etc/relay say.")
+    watch = TunnelWatch(file, Chosen(), _environment(system))
     try:
-        TunnelWatch(file, Chosen(), _environment(system)).settings()
+        watch.settings()
     except Mistake as mistake:
         raise Mistake(f"{mistake} (A service has none of this shell's variables.)", mistake.code) from None
-    key_file = _credential(file) if system and not user else None
+    key_file = _credential(file, watch) if system and not user else None
     return Service(name, _program(), file, system, user, key_file)
 
 
-def _credential(file: Path) -> Path:
+def _credential(file: Path, watch: TunnelWatch) -> Path:
     """The key of a service with a user of its own, to whom only that one file is handed over. Raises `Mistake`."""
-    reader = TunnelReader(file)
-    said = reader.read()
-    if said.key_file is None:
+    if watch.said.key_file is None:
         raise Mistake(
             f"{file} has no key_file, and a service of the machine has no login: write key_file: agent-key, say."
         )
-    key = said.key_file[0]
-    for path in sorted(reader.files - {key}):
+    key = watch.said.key_file[0]
+    for path in sorted(watch.files - {key}):
         if not path.stat().st_mode & 0o004:
             raise Mistake(
                 f"{path} can be read by root only, and the service has a user of its own: give {file} and the files "
@@ -196,13 +196,13 @@ def _check_ours(own: Manager) -> None:
         )
 
 
-def _write(own: Manager, text: bytes) -> None:
+def _write(own: Manager, text: bytes, system: bool) -> None:
     _check_ours(own)
     try:
         own.file.parent.mkdir(parents=True, exist_ok=True)
         own.file.write_bytes(text)
     except OSError as error:
-        raise Mistake(f"{own.file} cannot be written ({error.strerror}){_as_root('/etc' in str(own.file))}.") from None
+        raise Mistake(f"{own.file} cannot be written ({error.strerror}){_as_root(system)}.") from None
 
 
 def _as_root(system: bool) -> str:

@@ -15,10 +15,11 @@ from typing import TypeVar
 from relay.agent.addresses import AddressNotAllowed, AddressPolicy
 from relay.agent.config import DEFAULT_LINKS, MOST_LINKS
 from relay.agent.targets import EXAMPLES, Target, TargetError, parse_target
-from relay.cli.access_options import check_size, read_fields, read_users
+from relay.cli.access_options import MOST, check_size, read_fields, read_users
 from relay.cli.errors import Mistake
 from relay.cli.options import label_of
 from relay.cli.output import harmless, warn
+from relay.cli.secretfiles import placed
 from relay.cli.yamlfile import Part, read_yaml
 from relay.exchange.heads import Fields
 from relay.settings.kinds import ADDRESS, Address
@@ -45,6 +46,8 @@ _PROJECT = "a project's name or id, for example project: mcp-server"
 _FILE = "the name of a file, for example"
 
 T = TypeVar("T")
+Mark = tuple[int, int, int]
+"""When a file was changed (ns), its inode and size; 0 where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +64,11 @@ class OneTunnel:
 
 @dataclass(frozen=True, slots=True)
 class TunnelFile:
-    """What a file says. `relay` and `key_file` come with the place where they stand."""
+    """What a file says. `relay`, `project` and `key_file` come with the place where they stand."""
 
     tunnels: tuple[OneTunnel, ...]
     relay: tuple[str, str] | None = None
-    project: str | None = None
+    project: tuple[str, str] | None = None
     key_file: tuple[Path, str] | None = None
     links: int = DEFAULT_LINKS
     metrics: tuple[str, int] | None = None
@@ -77,13 +80,13 @@ class TunnelReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.files: set[Path] = {path}
-        """The file and, since it was read last, those that it names."""
+        self.files: dict[Path, Mark] = {}
+        """The file and those that it names, as they were just before they were read."""
         self._hashed: dict[Path, tuple[bytes, tuple[tuple[str, str], ...]]] = {}
 
     def read(self) -> TunnelFile:
         """Raises `Mistake`. Blocks while passwords are hashed that were not before."""
-        self.files = {self.path}
+        self.files = {self.path: mark(self.path)}
         whole = read_yaml(self.path)
         members = whole.members("a mapping of members, such as tunnels:", MEMBERS)
         if "tunnels" not in members:
@@ -92,12 +95,15 @@ class TunnelReader:
         tunnels = tuple(self._tunnels(members["tunnels"], AddressPolicy(networks)))
         access = {one.name: one.rules for one in tunnels if one.rules is not None}
         limits = {one.name: one.limits for one in tunnels if one.limits != NO_LIMITS}
-        check_size([one.name for one in tunnels], access, limits)
+        try:
+            check_size([one.name for one in tunnels], access, limits)
+        except Mistake as mistake:
+            raise Mistake(f"{members['tunnels'].place}: {mistake}") from None
         relay = members.get("relay")
         return TunnelFile(
             tunnels,
             relay=None if relay is None else (relay.text(f"the relay's address, {_for('relay')}"), relay.place),
-            project=_read(members, "project", lambda part: part.text(_PROJECT)),
+            project=_read(members, "project", lambda part: (part.text(_PROJECT), part.place)),
             key_file=_read(members, "key_file", lambda part: (self._file(part, "child.key"), part.place)),
             links=_read(members, "links", _links) or DEFAULT_LINKS,
             metrics=_read(members, "metrics", _metrics),
@@ -148,7 +154,8 @@ class TunnelReader:
         """
         path = self._file(part, "people.txt")
         try:
-            digest = hashlib.sha256(path.read_bytes()).digest()
+            with path.open("rb") as file:
+                digest = hashlib.sha256(file.read(MOST + 1)).digest()
         except OSError:
             digest = b""
         known = self._hashed.get(path)
@@ -159,9 +166,23 @@ class TunnelReader:
     def _file(self, part: Part, example: str) -> Path:
         member = part.name.rpartition(".")[2]
         named = part.text(f"{_FILE} {member}: {example}")
-        path = self.path.parent / Path(named).expanduser()
-        self.files.add(path)
+        try:
+            path = self.path.parent / placed(Path(named))
+        except Mistake as mistake:
+            raise Mistake(f"{part.place}: {mistake}") from None
+        self.files.setdefault(path, mark(path))
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe, say, at which reading would wait
+            raise part.mistake(f"must be the name of a regular file, but {path} is none")
         return path
+
+
+def mark(path: Path) -> Mark:
+    """By which it is seen that a file is another one than before."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _read(members: dict[str, Part], name: str, read: Callable[[Part], T]) -> T | None:

@@ -6,7 +6,7 @@ for the same names, so that an agent whose file says so keeps its links.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +16,9 @@ from relay.cli.http import reachable
 from relay.cli.keyring import Key, address_of, find_key, find_relay
 from relay.cli.minting import key_source
 from relay.cli.options import metrics_of
-from relay.cli.tunnelfile import NO_LIMITS, TunnelFile, TunnelReader
+from relay.cli.secretfiles import placed
+from relay.cli.tunnelfile import NO_LIMITS, Mark, TunnelFile, TunnelReader, mark
 
-Marks = tuple[tuple[str, int, int, int], ...]
-"""Of each file that counts: its name, when it was changed (ns), inode and size; 0 where there is none."""
 MOST_SOURCES = 8
 
 
@@ -44,24 +43,30 @@ class TunnelWatch:
         self._chosen = chosen
         self._environment = environment
         self._sources: dict[tuple[object, ...], KeySource] = {}
-        self._taken: Marks = ()
-        self._seen: Marks = ()
+        self._taken: dict[Path, Mark] = {}
+        self._seen: dict[Path, Mark] = {}
 
     def settings(self) -> AgentSettings:
         """What holds now. Raises `Mistake`."""
+        own = {} if self._chosen.key_file is None else {(path := placed(self._chosen.key_file)): mark(path)}
         try:
             said = self._reader.read()
             relay_url = reachable(self._relay(said))
             key = self._key(said, relay_url)
             settings = self._settings(said, relay_url, key)
         finally:
-            self._taken = self._seen = self._marks()
+            self._taken = self._seen = self._reader.files | own
         self.said, self.key = said, key
         return settings
 
+    @property
+    def files(self) -> Set[Path]:
+        """The file that was read last, and those that it names."""
+        return self._reader.files.keys()
+
     def look(self, asked: bool) -> AgentSettings | None:
         """See `Changes.look`. A file that is being written is left alone until it looks the same twice."""
-        marks = self._marks()
+        marks = {path: mark(path) for path in self._taken}
         settled, self._seen = marks == self._seen, marks
         if not asked and (marks == self._taken or not settled):
             return None
@@ -74,7 +79,7 @@ class TunnelWatch:
         names = tuple(one.name for one in said.tunnels)
         return AgentSettings(
             relay_url=relay_url,
-            keys=self._source(relay_url, key, said.project, names),
+            keys=self._source(said, relay_url, key, names),
             tunnels=tuple((one.name, one.target) for one in said.tunnels),
             access={one.name: one.rules for one in said.tunnels if one.rules is not None},
             limits={one.name: one.limits for one in said.tunnels if one.limits != NO_LIMITS},
@@ -95,7 +100,11 @@ class TunnelWatch:
         """`--relay`, the file's, then what `find_relay` knows. Raises `Mistake`."""
         if self._chosen.relay or said.relay is None:
             return find_relay(self._chosen.relay, self._environment, self._chosen.insecure)
-        return address_of(*said.relay, self._chosen.insecure)
+        text, place = said.relay
+        try:
+            return address_of(text, place, self._chosen.insecure)
+        except Mistake as mistake:
+            raise mistake if str(mistake).startswith(place) else Mistake(f"{place}: {mistake}") from None
 
     def _key(self, said: TunnelFile, relay_url: str) -> Key:
         """`--key-file`, the file's, then what `find_key` knows. Raises `Mistake`."""
@@ -107,22 +116,14 @@ class TunnelWatch:
         except Mistake as mistake:
             raise Mistake(f"{place}: {mistake}", mistake.code) from None
 
-    def _source(self, relay_url: str, key: Key, project: str | None, names: tuple[str, ...]) -> KeySource:
+    def _source(self, said: TunnelFile, relay_url: str, key: Key, names: tuple[str, ...]) -> KeySource:
+        project, place = said.project or (None, "")
         what = relay_url, key.text, project, frozenset(names)
-        source = self._sources.pop(what, None) or key_source(relay_url, key, project, names, self._environment)
+        try:
+            source = self._sources.pop(what, None) or key_source(relay_url, key, project, names, self._environment)
+        except Mistake as mistake:
+            raise Mistake(f"{place}: {mistake}" if place else str(mistake), mistake.code) from None
         self._sources[what] = source
         if len(self._sources) > MOST_SOURCES:
             del self._sources[next(iter(self._sources))]
         return source
-
-    def _marks(self) -> Marks:
-        own = () if self._chosen.key_file is None else (self._chosen.key_file.expanduser(),)
-        return tuple(map(_mark, sorted({*self._reader.files, *own})))
-
-
-def _mark(path: Path) -> tuple[str, int, int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return str(path), 0, 0, 0
-    return str(path), found.st_mtime_ns, found.st_ino, found.st_size

@@ -87,11 +87,12 @@ class Part:
 
     def text(self, form: str) -> str:
         """A scalar as it is written, whatever YAML takes it for. Raises `Mistake`."""
-        if not self.is_scalar() or self._kind() == "null" or not str(self.node.value).strip():
-            raise self.wrong(form)
-        if _KEY.search(str(self.node.value)):
+        text = str(self.node.value).strip() if self.is_scalar() and self._kind() != "null" else ""
+        if _KEY.search(text):
             raise self.mistake(_A_KEY)
-        return str(self.node.value).strip()
+        if not text or not text.isprintable():
+            raise self.wrong(form)
+        return text
 
     def number(self, least: int, most: int, form: str) -> int:
         """Raises `Mistake`."""
@@ -125,6 +126,8 @@ class Part:
 def read_yaml(path: Path) -> Part:
     """The one document of a file. Raises `Mistake`."""
     try:
+        if path.exists() and not path.is_file():  # a pipe, say, at which reading would wait for somebody
+            raise Mistake(f"{path} is no regular file: name one with --file FILE.")
         with path.open("rb") as file:
             data = file.read(MOST + 1)
         text = data.decode("utf-8-sig")
@@ -136,8 +139,10 @@ def read_yaml(path: Path) -> Part:
         raise Mistake(f"{path} is longer than {MOST // 1024} KiB: is it the right file?")
     import yaml
 
+    loader = None
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         said = harmless((error.problem or error.context or "it cannot be read").strip())
@@ -145,6 +150,9 @@ def read_yaml(path: Path) -> Part:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise Mistake(f"{path}:{line}: a character that cannot be printed stands here: take it out.") from None
+    except (ValueError, OverflowError):  # of the parser, for a character or a version that there cannot be
+        line = loader.line + 1 if loader is not None else 1
+        raise Mistake(f"{path}:{line}: this is not YAML: a number in an escape or a directive is too large.") from None
     except RecursionError:
         raise Mistake(f"{path} is nested too deep: is it the right file?") from None
     if node is None:

@@ -32,6 +32,7 @@ from relay.node.usage import Usage
 from relay.registry.audit import Action
 from relay.registry.records import Actor, Note
 from relay.settings import ServeSettings
+from relay.telemetry.traffic import Traffic
 from relay.tunnels.crowds import Crowd
 from relay.tunnels.doorway import Doorway, DoorwayOptions
 from relay.tunnels.hold import HoldBounds
@@ -140,6 +141,7 @@ def _services(ground: Ground, hub: Hub, gate: VisitorGate, uses: Uses, journal: 
         trusted=settings.trusted_proxies,
         crowd=Crowd(settings.max_connections, settings.max_connections_per_address),
         gate=gate,
+        traffic=Traffic(settings.metrics_tunnels),
         on_key_used=uses.used,
         on_key_refused=lambda refusal: _note_refusal(journal, refusal, tunnel=refusal.name),
     )

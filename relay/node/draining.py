@@ -37,6 +37,7 @@ class Departure:
             public.let_go()
         else:
             await public.stop_accepting()
+        await public.arrived()
         self.let_idle_go()
         await self._finish(grace)
 
@@ -52,6 +53,7 @@ class Departure:
         """Another process has taken over, or is left in its place."""
         for listener in self._listeners:
             listener.let_go()
+            await listener.arrived()
         # Idle connections stay: their next request is answered, and with it they are told to end. Nobody has to guess
         # whether a request was heard.
         self._say_so()

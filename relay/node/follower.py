@@ -48,14 +48,14 @@ class Follower:
     """One per node."""
 
     def __init__(self, followed: Followed) -> None:
-        self._all = followed
+        self.followed = followed
         self._at = Position(0, 0, 0)
         self._away = False
         self._forgot_at = followed.clock()
 
     async def load(self) -> None:
         """Everything, once, before the node listens. Raises `RegistryError`."""
-        one = self._all
+        one = self.followed
         began = one.clock()
         at = await one.registry.changes.position()
         await self._learn_alive()
@@ -84,7 +84,7 @@ class Follower:
 
     async def poll(self) -> None:
         """Reads what is new. Raises `RegistryError`."""
-        one = self._all
+        one = self.followed
         began = one.clock()
         at = await one.registry.changes.position()
         if at.revocation_seq != self._at.revocation_seq:
@@ -103,7 +103,7 @@ class Follower:
             await self._learn_alive()
 
     async def _learn_alive(self) -> None:
-        one = self._all
+        one = self.followed
         before = one.revocations.known()
         alive = await one.registry.changes.revoked_alive(one.now() - REMEMBERED)
         found = {each.id: Verdict(each.revoked_by, each.revoked_at) for each in alive}
@@ -111,15 +111,15 @@ class Follower:
         one.revocations.forget(before - found.keys())  # and nothing that was learned while we read
 
     async def _read_keys(self) -> None:
-        one = self._all
+        one = self.followed
         one.masters.learn_all(await one.registry.keys.masters())
         await one.signing.learn(await one.registry.signers.all())
 
     async def _read_names(self) -> None:
         """Names that changed hands elsewhere. What this node did itself while it read is newer than what it read."""
-        live, reserved = self._all.live, self._all.hub.reserved
+        live, reserved = self.followed.live, self.followed.hub.reserved
         before = dict(reserved)
-        owners = await self._all.registry.subdomains.owners()
+        owners = await self.followed.registry.subdomains.owners()
         for name in before.keys() | owners.keys():
             known, owner = before.get(name), owners.get(name)
             if known != owner and reserved.get(name) == known:
@@ -127,9 +127,9 @@ class Follower:
 
     async def _read_plans(self) -> None:
         """Plans that were given or taken elsewhere; as for names."""
-        plans = self._all.plans
+        plans = self.followed.plans
         before = dict(plans.given)
-        found = await self._all.registry.projects.plans()
+        found = await self.followed.registry.projects.plans()
         for project in before.keys() | found.keys():
             known, plan = before.get(project), found.get(project)
             if known != plan and plans.given.get(project) == known:

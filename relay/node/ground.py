@@ -17,9 +17,14 @@ from relay.node.bookkeeper import HEADS_NAME, HeadsFile
 from relay.node.errors import StartError
 from relay.node.keyfiles import SIGNING_NAME, make_directory, operator_key, signing_key
 from relay.registry import Database, Registry, migrate
-from relay.registry.errors import Conflict, NotFound, RegistryError
+from relay.registry.errors import Conflict, NotFound, RegistryError, Unavailable
 from relay.registry.records import RELAY, NewKey
 from relay.settings import ServeSettings
+
+_WHERE = (
+    " It is that of database_url (RELAY_DATABASE_URL, for example postgresql://relay:PASSWORD@db/relay), or else "
+    "relay.db in the data directory (--data)."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,8 @@ async def lay(settings: ServeSettings, public_port: int) -> AsyncIterator[Ground
         await asyncio.to_thread(migrate.ensure, settings.database)
         database = await Database.open(settings.database)
     except RegistryError as error:
-        raise StartError(f"The registry cannot be opened: {error}") from None
+        where = _WHERE if isinstance(error, Unavailable) else ""
+        raise StartError(f"The registry cannot be opened: {error}{where}") from None
     try:
         registry = Registry(database, time.time, settings.quarantine)
         try:

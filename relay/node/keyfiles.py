@@ -26,7 +26,8 @@ def make_directory(data: Path) -> None:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StartError(
-            f"The data directory {data} cannot be made: {error.strerror}. Choose another place with --data."
+            f"The data directory {data} cannot be made: {error.strerror}. Name one that this user can make, "
+            "for example --data /var/lib/relay (RELAY_DATA)."
         ) from None
 
 

@@ -45,6 +45,9 @@ class PublicListener(Protocol):
     def let_go(self) -> None:
         """Accepts nobody more: another process does, on the same socket. What is open goes on."""
 
+    async def arrived(self) -> None:
+        """Until whoever was accepted has been heard of by the protocol, or for a moment."""
+
     async def aclose(self) -> None:
         """Ends."""
 
@@ -126,6 +129,9 @@ class Listener(uvicorn.Server):
         """See `PublicListener`."""
         self.pause()
         self.sock.close()
+
+    async def arrived(self) -> None:
+        """See `PublicListener`: it is told at once."""
 
     async def aclose(self) -> None:
         """See `PublicListener`."""

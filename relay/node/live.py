@@ -7,9 +7,12 @@ from collections.abc import Collection, Mapping
 
 from relay.api.office import LiveTunnel
 from relay.edge.services import Services
+from relay.telemetry.histograms import Histogram
 from relay.tunnels.hub import Hub, Link, Tunnel
 from relay.tunnels.revocations import Revocations, Verdict
 from relay.wire.errors import AwayCode
+
+CUT_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0)
 
 
 class LiveTunnels:
@@ -19,6 +22,11 @@ class LiveTunnels:
         self._hub = hub
         self._services = services
         self._revocations = revocations
+        self.revoked = 0
+        """Keys revoked since this node started."""
+        self.cut = Histogram(CUT_SECONDS)
+        """From the revocation of each key by which something lived here to its end, in seconds."""
+        self._started = time.time()
         revocations.on_revoked.append(self._cut)
 
     def tunnels(self) -> list[LiveTunnel]:
@@ -66,11 +74,17 @@ class LiveTunnels:
         link.session.close(AwayCode.SHUTDOWN, why)
 
     def _cut(self, revoked: Mapping[str, Verdict]) -> None:
+        lived = {key_id for key_id, _ in self._services.admitted.values() if key_id in revoked}
         for link in self._hub.sessions():
             verdict = revoked.get(link.principal.key_id)
             if verdict is not None:
+                lived.add(link.principal.key_id)
                 self._hub.dismiss(link, AwayCode.REVOKED, verdict.sentence(link.principal.key_id))
         self._services.cut_admitted(revoked.keys())
+        now = time.time()
+        self.revoked += sum(verdict.at >= self._started for verdict in revoked.values())
+        for key_id in lived:
+            self.cut.observe(max(now - revoked[key_id].at, 0.0))
 
 
 def _shown(tunnel: Tunnel) -> LiveTunnel:

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import queue
+import select
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -62,7 +63,10 @@ class Writer:
             data = memoryview(text.encode("utf-8", "backslashreplace"))
             with contextlib.suppress(OSError):  # nobody reads any more, or the disk is full: there is nowhere to say it
                 while data:
-                    data = data[os.write(self._descriptor, data) :]
+                    try:
+                        data = data[os.write(self._descriptor, data) :]
+                    except BlockingIOError:  # who shares the descriptor may have made it so
+                        select.select((), (self._descriptor,), ())
 
 
 class _Handler(logging.Handler):
@@ -78,6 +82,14 @@ class _Handler(logging.Handler):
             self._writer.say(self.format(record) + "\n")
         except Exception:
             self.handleError(record)
+
+
+class _Text(logging.Formatter):
+    """For people, with the time as in the access log."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """See `logging.Formatter`."""
+        return stamp(record.created)
 
 
 class _Json(logging.Formatter):
@@ -97,7 +109,7 @@ class _Json(logging.Formatter):
 
 
 _FORMATTERS: dict[str, Callable[[], logging.Formatter]] = {
-    "console": partial(logging.Formatter, "%(asctime)s %(levelname)s %(name)s: %(message)s"),
+    "console": partial(_Text, "%(asctime)s %(levelname)s %(name)s: %(message)s"),
     "json": _Json,
 }
 

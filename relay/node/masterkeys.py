@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from relay.keys.forms import Kind
 from relay.registry.records import KeyRecord
 from relay.tunnels.revocations import Revocations, Verdict
 
@@ -19,6 +20,18 @@ class MasterKeys:
     def public_of(self, key_id: str) -> KeyRecord | None:
         """See `Keyring.public_of`."""
         return self._keys.get(key_id)
+
+    def soonest_end(self, kind: Kind, now: float) -> float | None:
+        """When the first of the keys that count ends; None: none does. One that was replaced is to end."""
+        ends = [
+            one.expires_at
+            for one in self._keys.values()
+            if one.kind is kind
+            and one.successor_id is None
+            and one.expires_at is not None
+            and one.state(now) == "valid"
+        ]
+        return min(ends, default=None)
 
     def learn(self, record: KeyRecord) -> None:
         """See `Keyring.learn`. A key that is revoked stays so: what is learned may have been read before."""

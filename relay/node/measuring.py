@@ -23,25 +23,31 @@ from relay.node.assemble import Node
 from relay.node.readiness import reasons
 from relay.telemetry.families import counter, gauge, histogram
 from relay.telemetry.histograms import Histogram
-from relay.telemetry.traffic import OTHERS, Traffic
+from relay.telemetry.traffic import CLASSES, OTHERS, Traffic, class_of
 
 LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 QUANTILES = (0.5, 0.9, 1.0)
 LIMIT_CODES = ("rate_limited", "quota_exhausted", "too_many_streams", "body_too_large")
-CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx", "other")
 SHOWN_OTHERS = "(others)"
 """No name of a tunnel can look so."""
 
 
 class Measuring(Collector):
     """One per node. `lag`: how late its sweeper was, in seconds. `certificate_ends`: when the certificate that is
-    served does, in seconds since the epoch; None without one.
+    served does, in seconds since the epoch; None without one. `unlogged`: requests of which no line tells.
     """
 
-    def __init__(self, node: Node, lag: Histogram, certificate_ends: Callable[[], float | None]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        lag: Histogram,
+        certificate_ends: Callable[[], float | None],
+        unlogged: Callable[[], int],
+    ) -> None:
         self._node = node
         self._lag = lag
         self._certificate_ends = certificate_ends
+        self._unlogged = unlogged
 
     def unready(self) -> list[str]:
         """See `readiness.reasons`."""
@@ -75,6 +81,7 @@ class Measuring(Collector):
         yield gauge("relay_ready", "Whether /readyz answers 200.", not self.unready())
         yield gauge("relay_draining", "Whether the relay stops or hands over.", services.draining)
         yield histogram("relay_loop_lag_seconds", "How late a timer comes.", self._lag)
+        yield counter("relay_access_log_dropped_total", "Requests of which no line tells.", self._unlogged())
         yield gauge("relay_tasks", "Tasks of the event loop.", len(asyncio.all_tasks()))
         yield gauge("relay_memory_budget_bytes", "Resident memory to keep below; 0: unknown.", pressure.budget or 0)
         yield gauge("relay_memory_pressure_level", "How short of memory the relay is, 0 to 3.", services.level)
@@ -110,7 +117,7 @@ def requests_by_class(traffic: Traffic) -> dict[tuple[str, ...], float]:
     found: dict[tuple[str, ...], float] = dict.fromkeys([(one, "") for one in CLASSES], 0)
     found |= dict.fromkeys([(CLASSES[row.status // 100], code.value) for code, row in TABLE.items()], 0)
     for (number, code), count in traffic.requests.items():
-        of = CLASSES[min(number, len(CLASSES) - 1)], code
+        of = class_of(number), code
         found[of] = found.get(of, 0) + count
     return found
 

@@ -65,7 +65,8 @@ class Pressure:
     ) -> None:
         self.listeners: list[Pausable] = []
         """Those that stop accepting."""
-        self._budget = budget
+        self.budget = budget
+        """Bytes."""
         self._memory = memory
         self._services = services
         self._report = report
@@ -74,20 +75,20 @@ class Pressure:
 
     async def check(self, now: float) -> None:
         """Looks, and does what is to be done. `now` is loop time."""
-        if not self._budget:
+        if not self.budget:
             return
         before = self._services.level
         resident = self._memory.resident()
-        level = next_level(resident / self._budget, before)
+        level = next_level(resident / self.budget, before)
         if level and now >= self._trim_at:
             self._trim_at = now + max(TRIM_EVERY, self._memory.give_back() / TRIM_SHARE)
             resident = self._memory.resident()
-            level = next_level(resident / self._budget, before)
+            level = next_level(resident / self.budget, before)
         if level or before:
             self._narrow(self._services.hub, level)
         if level != before:
             self._services.level = level
-            self._report({"event": "pressure", "level": level, "resident": resident, "budget": self._budget})
+            self._report({"event": "pressure", "level": level, "resident": resident, "budget": self.budget})
         # While the relay drains, the drain alone decides who is let in.
         if self._accepts is not (level < CLOSED) and not self._services.draining:
             await self._accept(level < CLOSED)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import logging
 import os
 import signal
 import socket
@@ -23,23 +22,30 @@ from relay.api import internal
 from relay.api.door import door_factory
 from relay.node import systemd, takeover
 from relay.node.assemble import Node, Report, adopt, assemble, visitor_factory
+from relay.node.certificates import Certificates
 from relay.node.draining import Departure
 from relay.node.errors import StartError
 from relay.node.ground import lay
 from relay.node.keyfiles import make_directory
 from relay.node.listeners import Listener, PublicListener
+from relay.node.logs import AccessLog, Writer, logging_to
+from relay.node.measuring import LAG_SECONDS, Measuring
 from relay.node.sockets import Sockets
+from relay.node.tlslistener import Arriving, TlsListener
 from relay.registry import migrate
 from relay.registry.audit import Action
 from relay.registry.errors import RegistryError
 from relay.registry.records import RELAY, Note
 from relay.settings import ServeSettings
+from relay.telemetry.histograms import Histogram
 
 SWEEP_EVERY = 0.25
+STANDARD_ERROR = 2
 # Ctrl-C is a person who waits.
 INTERACTIVE_GRACE = 1.0
 
 Edge = Callable[[Node, socket.socket], PublicListener]
+Http = Callable[..., asyncio.BaseProtocol]
 
 
 def run(settings: ServeSettings, report: Report, take_over: bool = False) -> int:
@@ -66,12 +72,20 @@ class Serving:
         self._loop = asyncio.get_running_loop()
         self._stop: asyncio.Future[signal.Signals] = self._loop.create_future()
         self._hurry = asyncio.Event()
+        self._access_log: AccessLog | None = None
+        self._lag = Histogram(LAG_SECONDS)
+        self.certificates = Certificates(settings, report)
 
     async def run(self, edge: Edge | None = None) -> int:
         """Serves until its end. `edge` makes another public listener than ours, for another ASGI server."""
         settings = self._settings
-        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        with logging_to(STANDARD_ERROR, settings.log_level, settings.log_format) as writer:
+            return await self._run(writer, edge)
+
+    async def _run(self, writer: Writer, edge: Edge | None) -> int:
+        settings = self._settings
         raise_descriptor_limit()
+        self.certificates.load()
         make_directory(settings.data)
         # Sockets also of a start that fails half-way. The seat is left last: until then the directory is this node's.
         with contextlib.ExitStack() as sockets:
@@ -82,6 +96,9 @@ class Serving:
                 await self._check_schema(seat)
                 async with lay(settings, bound.public.getsockname()[1]) as ground:
                     node = assemble(ground, self._report)
+                    if settings.access_log:
+                        log = AccessLog(writer, settings.log_format, settings.access_log_query, time.time)
+                        node.services.on_exchange = self._access_log = log
                     try:
                         await node.follower.load()
                     except RegistryError as error:
@@ -157,24 +174,38 @@ class Serving:
     def _listeners(self, node: Node, bound: Sockets, edge: Edge | None) -> list[PublicListener]:
         """The public one is the first."""
         services = node.services
+        crowd, agents = services.crowd, node.doorway.connections
         public: PublicListener = (
-            Listener(bound.public, None, visitor_factory(services)) if edge is None else edge(node, bound.public)
+            self._listener(bound.public, None, visitor_factory(services), Arriving(crowd, services.trusts))
+            if edge is None
+            else edge(node, bound.public)
         )
-        found = [
-            public,
-            Listener(bound.agents, api.build_app(node.office), door_factory(node.doorway, services.trusts)),
-        ]
+        door = door_factory(node.doorway, services.trusts)
+        office = self._listener(bound.agents, api.build_app(node.office), door, Arriving(agents, services.trusts))
+        found = [public, office]
         if bound.internal is not None:
-            numbers = internal.LiveNumbers(node.hub, lambda: services.exchanges, lambda: len(services.visitors))
-            app = internal.build_app(numbers, lambda: "draining" if services.draining else "", node.known_host)
+            log = self._access_log
+            unlogged = (lambda: 0) if log is None else (lambda: log.dropped)
+            measuring = Measuring(node, self._lag, lambda: self.certificates.expires, unlogged)
+            app = internal.build_app(measuring, measuring.unready, node.known_host)
             found.append(Listener(bound.internal, app, "httptools"))
         return found
+
+    def _listener(self, sock: socket.socket, app: object, http: Http, arriving: Arriving) -> Listener:
+        """By TLS, if there is a certificate."""
+        if self.certificates.context is None:
+            return Listener(sock, app, http)
+        return TlsListener(sock, app, http, self.certificates, arriving)
 
     @contextlib.asynccontextmanager
     async def _background(self, node: Node) -> AsyncIterator[None]:
         """What goes on beside the listeners. The books are closed last: all before may leave something for them."""
-        work = [asyncio.ensure_future(one) for one in (self._sweep(node), node.follower.run())]
+        going = (self._sweep(node), node.follower.run(), self.certificates.watch())
+        work = [asyncio.ensure_future(one) for one in going]
         books = [asyncio.ensure_future(one) for one in (node.bookkeeper.run(time.time), node.usage.run())]
+        log = self._access_log
+        if log is not None:
+            books.append(asyncio.ensure_future(log.run()))
         try:
             yield
         finally:
@@ -183,14 +214,18 @@ class Serving:
             await asyncio.gather(*work, return_exceptions=True)
             node.bookkeeper.finish()
             node.usage.finish()
+            if log is not None:
+                log.finish()
             await asyncio.gather(*books)
 
     async def _sweep(self, node: Node) -> None:
         """Asks every visitor's connection for its deadlines, and ends sessions whose key is over."""
         while True:
+            asked = self._loop.time()
             await asyncio.sleep(SWEEP_EVERY)
-            node.live.expire(time.time())
             now = self._loop.time()
+            self._lag.observe(max(now - asked - SWEEP_EVERY, 0.0))
+            node.live.expire(time.time())
             await node.pressure.check(now)
             for visitor in list(node.services.visitors):
                 try:

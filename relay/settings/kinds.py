@@ -73,7 +73,10 @@ def _path(value: object) -> Path:
     text = _text(value)
     if "\0" in text:
         raise ValueError
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # a ~ without a home directory
+        raise ValueError from None
 
 
 def _database(value: object) -> str:
@@ -105,7 +108,9 @@ def _public_url(value: object) -> str:
         raise ValueError
     if url.path not in {"", "/"} or url.query or url.fragment:
         raise ValueError
-    return f"{url.scheme}://{_domain(url.hostname)}" + (f":{url.port}" if url.port else "")
+    # As browsers write it, since an Origin is compared with it.
+    port = f":{url.port}" if url.port and url.port != {"http": 80, "https": 443}[url.scheme] else ""
+    return f"{url.scheme}://{_domain(url.hostname)}{port}"
 
 
 def _networks(value: object) -> tuple[Network, ...]:

@@ -80,7 +80,7 @@ def _plan_of(name: str, table: object, where: str) -> Scope:
         if known is None:
             near = difflib.get_close_matches(member, MEMBERS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(MEMBERS)}."
-            raise SettingsError(f"{member} ({place}) is no limit of a plan; {hint}")
+            raise SettingsError(f"{member} ({place}) is no limit of a plan; limits are lines such as rate = 10; {hint}")
         limits[known.limit] = _limit(known, given, f"{member} ({place})")
     return Scope(**limits)  # type: ignore[arg-type]  # never the names
 

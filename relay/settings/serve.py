@@ -23,6 +23,7 @@ from relay.settings.kinds import (
     PUBLIC_URL,
     SECONDS,
     SECONDS_OR_NONE,
+    SWITCH,
     Address,
     Kind,
     Network,
@@ -79,9 +80,19 @@ class ServeSettings:
         default=None,
         metadata=_about(
             PUBLIC_URL,
-            "Scheme and port of printed addresses. http://DOMAIN:PORT under .localhost, else https://DOMAIN.",
+            "Scheme and port of printed addresses. http://DOMAIN:PORT under .localhost, else https://DOMAIN; with "
+            "--tls-cert https://DOMAIN:PORT.",
         ),
     )
+    tls_cert: Path | None = field(
+        default=None,
+        metadata=_about(
+            FILE,
+            "A certificate with its chain (PEM) for DOMAIN and *.DOMAIN: both listeners speak TLS by themselves. "
+            "Read again when it changes.",
+        ),
+    )
+    tls_key: Path | None = field(default=None, metadata=_about(FILE, "The private key (PEM) of that certificate."))
     database_url: str | None = field(
         default=None,
         repr=False,
@@ -102,7 +113,9 @@ class ServeSettings:
     )
     trusted_proxies: tuple[Network, ...] = field(
         default=(),
-        metadata=_about(NETWORKS, "Proxies in front, whose X-Forwarded-* count. Needed unless on loopback."),
+        metadata=_about(
+            NETWORKS, "Proxies in front, whose X-Forwarded-* count. Needed unless on loopback or with --tls-cert."
+        ),
     )
     head_timeout: float = field(
         default=10.0, metadata=_about(SECONDS, "A visitor's request head must be complete after this.")
@@ -151,6 +164,10 @@ class ServeSettings:
             "Resident memory that the relay keeps below. Three quarters of what the machine or its container has.",
         ),
     )
+    metrics_tunnels: int = field(
+        default=0,
+        metadata=_about(count(0, 10_000, 100), "Tunnels with metrics of their own; further ones are counted together."),
+    )
     max_streams: int = field(
         default=4096, metadata=_about(count(1, 1_000_000, 4096), "Exchanges at once on one agent link.")
     )
@@ -165,6 +182,13 @@ class ServeSettings:
     """By name. They are tables of the settings file, so they have neither flag nor variable."""
     log_level: str = field(
         default="warning", metadata=_about(choice("debug", "info", "warning", "error"), "How much is logged to stderr.")
+    )
+    log_format: str = field(
+        default="console", metadata=_about(choice("console", "json"), "What a line of the log looks like.")
+    )
+    access_log: bool = field(default=True, metadata=_about(SWITCH, "Log a line for each request that is over."))
+    access_log_query: bool = field(
+        default=False, metadata=_about(SWITCH, "Log the query of a request, too. It may hold secrets.")
     )
 
     @property
@@ -187,6 +211,8 @@ class ServeSettings:
         """Public address of the domain itself; `port` is the one that the public listener really has."""
         if self.public_url is not None:
             return self.public_url
+        if self.tls_cert is not None:
+            return f"https://{self.domain}" + (f":{port}" if port != 443 else "")
         if self.domain == "localhost" or self.domain.endswith(".localhost"):
             return f"http://{self.domain}" + (f":{port}" if port != 80 else "")
         return f"https://{self.domain}"
@@ -209,7 +235,9 @@ class Setting:
     @classmethod
     def of(cls, one: Field[Any]) -> Setting:
         value = one.default if isinstance(one.default, str | int | float | Address) else ""
-        if isinstance(value, float):
+        if isinstance(value, bool):
+            shown = "on" if value else "off"
+        elif isinstance(value, float):
             shown = f"{value:g}"
         elif isinstance(value, int) and value and value % MIB == 0:
             shown = f"{value // MIB}MiB"

@@ -6,6 +6,7 @@ A setting `head_timeout` is the flag `--head-timeout`, in the environment `RELAY
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,10 @@ from relay.settings.serve import PREFIX, SETTINGS, ServeSettings, Setting, defau
 CONFIG = PREFIX + "CONFIG"
 PLANS = "plans"
 _BY_NAME = {one.name: one for one in SETTINGS}
+_OTHERS = ("CONFIG", "URL", "KEY", "MASTER_KEY", "DEBUG", "METRICS", "MEMORY")
+"""What else this package or its compose file reads from variables, without `RELAY_`: no settings, and no mistakes."""
+_OF_AN_ORCHESTRATOR = re.compile(r"(?:.*_)?(?:SERVICE_HOST|SERVICE_PORT(?:_.*)?|PORT(?:_\d+_(?:TCP|UDP|SCTP).*)?)")
+"""Kubernetes sets such variables for a service that is called relay or relay-public."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +55,9 @@ def load(flags: Mapping[str, object], environment: Mapping[str, str], config: Pa
 
     Raises `SettingsError`.
     """
+    _no_strangers(environment)
     if config is None and environment.get(CONFIG):
-        config = Path(environment[CONFIG]).expanduser()
+        config = Path(environment[CONFIG])
     values: dict[str, Any] = {}
     sources: dict[str, Source] = {}
     in_environment = {one.name: environment[one.environment] for one in SETTINGS if environment.get(one.environment)}
@@ -92,6 +98,24 @@ def data_directory(environment: Mapping[str, str]) -> Path:
     return path
 
 
+def _no_strangers(environment: Mapping[str, str]) -> None:
+    """A variable that is none of ours, but looks like one of them, was meant to be it. Others are somebody else's."""
+    known = (*(one.environment.removeprefix(PREFIX) for one in SETTINGS), *_OTHERS)
+    for variable in sorted(environment):
+        name = variable.removeprefix(PREFIX)
+        if name == variable or name in known or not environment[variable] or _OF_AN_ORCHESTRATOR.fullmatch(name):
+            continue
+        meant = [one for one in known if one.endswith("_" + name) or one.startswith(name + "_")]
+        meant = difflib.get_close_matches(name, known, n=1, cutoff=0.75) or meant
+        meant += [one for one in known if name.startswith(one + "_")]
+        if meant:
+            one = _BY_NAME.get(meant[0].lower())
+            form = f", {one.kind.form}, for example {Source(ENVIRONMENT).example(one)}" if one else ""
+            raise SettingsError(
+                f"{variable} (in the environment) is not a setting of the relay: did you mean {PREFIX}{meant[0]}{form}?"
+            )
+
+
 def _parse(one: Setting, text: object, source: Source) -> object:
     try:
         return one.kind.parse(text)
@@ -104,15 +128,15 @@ def _parse(one: Setting, text: object, source: Source) -> object:
 
 
 def _read(config: Path) -> dict[str, object]:
-    import difflib  # here: an agent that asks for the data directory reads no file
-    import tomllib
+    import tomllib  # here: an agent that asks for the data directory reads no file
 
     try:
-        values = tomllib.loads(config.read_text(encoding="utf-8"))
-    except OSError as error:
+        values = tomllib.loads(config.expanduser().read_text(encoding="utf-8"))
+    except (OSError, RuntimeError) as error:  # RuntimeError: a ~ without a home directory
+        reason = error.strerror if isinstance(error, OSError) else "there is no such home directory"
         raise SettingsError(
             f"The settings file {config} (from --config or {CONFIG}) must be a TOML file that can be read, "
-            f'for example one with the line domain = "tunnels.example.com", but: {error.strerror}.'
+            f'for example one with the line domain = "tunnels.example.com", but: {reason}.'
         ) from None
     except ValueError as error:
         raise SettingsError(
@@ -155,8 +179,8 @@ def _with_database(settings: ServeSettings, sources: Mapping[str, Source]) -> Se
         return replace(settings, database_url=str(DATABASE.parse(text)))
     except ValueError:
         raise SettingsError(
-            f"database_url_file ({file.where(one)}) must hold {DATABASE.form} and nothing else, "
-            f"but {settings.database_url_file} does not."
+            f"database_url_file ({file.where(one)}) must hold {DATABASE.form} and nothing else, for example "
+            f"{DATABASE.example}, but {settings.database_url_file} does not."
         ) from None
 
 
@@ -178,13 +202,30 @@ def _checked(settings: ServeSettings, sources: Mapping[str, Source]) -> ServeSet
                 name, f"must be an address of its own, for example 127.0.0.1:8082, but {taken} has {address} too."
             )
         seen[str(address)] = name
-        if not address.is_loopback and not settings.trusted_proxies:
+        by_itself = settings.tls_cert is not None and name != "internal"
+        if not address.is_loopback and not settings.trusted_proxies and not by_itself:
+            own = "" if name == "internal" else "give it a certificate (--tls-cert and --tls-key), "
             raise fail(
                 name,
-                f"is {address}, which other machines can reach, but the relay itself speaks plain HTTP: put a proxy "
-                f"with TLS in front and name its network, for example --trusted-proxies 10.0.0.0/8 "
-                f"(RELAY_TRUSTED_PROXIES), or listen on loopback, for example 127.0.0.1:{address.port}.",
+                f"is {address}, which other machines can reach, but the relay itself speaks plain HTTP there: put a "
+                f"proxy with TLS in front and name its network, for example --trusted-proxies 10.0.0.0/8 "
+                f"(RELAY_TRUSTED_PROXIES), {own}or listen on loopback, for example 127.0.0.1:{address.port}.",
             )
+    pair = {"tls_cert": settings.tls_cert, "tls_key": settings.tls_key}
+    missing = [name for name, path in pair.items() if path is None]
+    if len(missing) == 1:
+        one, other = ("tls_key", "tls_cert") if missing == ["tls_cert"] else ("tls_cert", "tls_key")
+        raise fail(
+            one,
+            f"must be a path and stand together with {other}, a certificate and its key, for example "
+            "--tls-cert fullchain.pem --tls-key privkey.pem; one of them is missing.",
+        )
+    if settings.tls_cert is not None and (settings.public_url or "").startswith("http:"):
+        raise fail(
+            "public_url",
+            f"must be an address with https since tls_cert is set, for example https://{settings.domain}, "
+            f"but it is {settings.public_url!r}.",
+        )
     if settings.default_plan is not None and settings.default_plan not in settings.plans:
         raise fail(
             "default_plan",

@@ -13,8 +13,9 @@ import pytest
 import typer
 
 from relay.agent.config import AgentSettings, BadChange
-from relay.cli import app
+from relay.cli import app, tunnelwatch
 from relay.cli.errors import Mistake
+from relay.cli.keyring import find_key
 from relay.cli.tunnelwatch import Chosen, TunnelWatch
 from relay.keys.forms import Kind, shown
 from tests.cli.conftest import Command, Event, StandIn
@@ -200,6 +201,23 @@ def test_a_change_is_seen(watch: tuple[TunnelWatch, AgentSettings], file: Path, 
     assert after.asks_the_same(before) == same_links
     assert told.look(False) is None
     assert told.look(True) is not None
+
+
+def test_a_change_while_the_file_is_read_is_seen(
+    watch: tuple[TunnelWatch, AgentSettings], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Passwords take their time: what was written meanwhile is read at the next look."""
+    told, _ = watch
+
+    def slowly(*given: Any) -> Any:
+        file.write_text(file.read_text().replace("rate: 20", "rate: 2100"))
+        return find_key(*given)
+
+    monkeypatch.setattr(tunnelwatch, "find_key", slowly)
+    before = told.look(True)
+    monkeypatch.undo()
+    assert before is not None
+    assert not looked(told).asks_the_same(before)
 
 
 def test_a_bad_change_is_told_once(watch: tuple[TunnelWatch, AgentSettings], file: Path) -> None:

@@ -63,7 +63,7 @@ def test_every_member_arrives(folder: Path) -> None:
     """Each where it belongs; a name that YAML takes for a truth value is a name all the same."""
     found = read(folder, WHOLE)
     assert found.relay == ("wss://tunnels.example.com", f"{folder}/relay.yaml:1: relay")
-    assert (found.project, found.links, found.metrics) == ("mcp-server", 3, ("127.0.0.1", 9091))
+    assert (found.project, found.links, found.metrics) == (("mcp-server", f"{folder}/relay.yaml:2: project"), 3, ("127.0.0.1", 9091))
     assert found.key_file == (folder / "keys" / "child.key", f"{folder}/relay.yaml:3: key_file")
     assert found.allow_upstream == (ip_network("203.0.113.0/24"), ip_network("2001:db8::/32"))
     assert [(one.name, one.target.url) for one in found.tunnels] == [
@@ -120,6 +120,9 @@ TUNNELS = "tunnels:\n  api:\n    target: 3000\n"
         (TUNNELS + "metrics: 9091\n", "relay.yaml:4: metrics must be HOST:PORT, for example metrics: 127.0.0.1:9091"),
         (TUNNELS + "relay: {}\n", "relay.yaml:4: relay must be the relay's address, for example relay: wss://"),
         (TUNNELS + "key_file:\n", "must be the name of a file, for example key_file: child.key, but it is empty."),
+        (TUNNELS + "key_file: ~nobody-here/child.key\n", "relay.yaml:4: key_file: ~nobody-here/child.key is in a home "
+         "directory that does not exist: write the whole path."),
+        (TUNNELS + 'key_file: "child\\0.key"\n', "for example key_file: child.key, but it is 'child"),
         (TUNNELS + "project: []\n", "project must be a project's name or id, for example project: mcp-server"),
         (TUNNELS + "allow_upstream: 10.0.0.0/8\n", "must be a list of networks in CIDR form, for example "
          "allow_upstream: [203.0.113.0/24]."),
@@ -201,4 +204,4 @@ def test_every_file_counts_that_it_names(folder: Path) -> None:
     reader = TunnelReader(folder / "relay.yaml")
     with pytest.raises(Mistake):
         reader.read()
-    assert reader.files >= {folder / "relay.yaml", folder / "none.txt"}
+    assert reader.files.keys() >= {folder / "relay.yaml", folder / "none.txt"}

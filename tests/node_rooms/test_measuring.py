@@ -27,7 +27,7 @@ PAGE = [row for row in rows() if row.name.startswith("relay_") and not row.name.
 
 
 def measuring(node: Node, ends: float | None = None) -> Measuring:
-    return Measuring(node, Histogram(LAG_SECONDS), lambda: ends)
+    return Measuring(node, Histogram(LAG_SECONDS), lambda: ends, lambda: 0)
 
 
 def families(node: Node, ends: float | None = None) -> dict[str, Metric]:

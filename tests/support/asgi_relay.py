@@ -53,6 +53,9 @@ class Hypercorn:
         """See `PublicListener`."""
         self._stop.set()
 
+    async def arrived(self) -> None:
+        """See `PublicListener`."""
+
     async def aclose(self) -> None:
         """See `PublicListener`."""
         self._stop.set()

@@ -1,7 +1,8 @@
 """The commands that pages show in blocks: found, given real ids and names for the examples, and run.
 
 They run in this process, with pipes, redirections and `$(…)` made by hand, since a hundred interpreters would take a
-minute; a real shell is the tutorial's. `relay serve` and `relay http` run for long and are left to other tests.
+minute; a real shell is the tutorial's. `relay serve`, `http` and `start` run for long; they and `relay doctor` are left
+to other tests.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from tests.system.forger import id_of
 
 OURS = {"relay", "mytunnel"}
 TOOLS = {"cp", "mv", "rm", "git", "curl", "export"}
-LEFT_OUT = {"pip"}
-LONG = {"serve", "http"}
+# Of other programs: those of Docker are run by tests/compose, those of clients are parsed by tests/house.
+LEFT_OUT = {"pip", "docker", "claude", "printf"}
+SOURCE = {("git", "clone"), ("git", "pull"), ("git", "checkout")}
+LONG = {"serve", "http", "start", "doctor"}
 # A block with one of these handles the relay's own files, or its schema: the page says to stop the relay before.
 WHILE_STOPPED = ("mv ", "rm ", "relay db downgrade ")
 CODES: dict[tuple[str, ...], int] = {("keys", "scan"): 1}  # it finds living keys: those of the other commands
@@ -77,7 +80,13 @@ def blocks(text: str) -> Iterator[Block]:
 def is_run(line: str) -> bool:
     """Whether a line is run here."""
     words = words_of(line)
-    return words[0] not in LEFT_OUT and not (words[0] in OURS and words[1] in LONG)
+    of_another = words[0] in LEFT_OUT or tuple(words[:2]) in SOURCE
+    return not of_another and not (words[0] in OURS and words[1] in LONG)
+
+
+def of_compose(line: str) -> bool:
+    """Whether a line is one of Docker Compose."""
+    return words_of(line)[:2] == ["docker", "compose"]
 
 
 def handles_files(lines: list[str]) -> bool:
@@ -143,6 +152,7 @@ class Desk:
             "wss://tunnels.example.com": f"ws://127.0.0.1:{port}",
             "https://tunnels.example.com": f"http://127.0.0.1:{port}",
             "http://127.0.0.1:8081": f"http://127.0.0.1:{port}",
+            "127.0.0.1:9090": f"127.0.0.1:{self.host.relay.internal_port}",
             "postgresql://relay:PASSWORD@db/relay": f"sqlite:///{self.folder}/other.db",
             DIRECTORY: str(self.host.relay.data),
             BACKUPS: str(self.folder / "backups"),

@@ -104,13 +104,13 @@ class Crew:
 
     def told(self) -> dict[str, Any]:
         """See `Fleet.ask`."""
-        sessions = [link.session for agent in self.agents for link in agent._links if link.session is not None]
+        sessions = [link.session for agent in self.agents for link in agent.links if link.session is not None]
         streams = [stream for session in sessions for stream in session.streams.values()]
         return {
             "links": sum(len(links) for links in self._links.values()),
             "tasks": len(asyncio.all_tasks()),
             "streams": len(streams),
-            "exchanges": sum(len(agent._forwarder.active) for agent in self.agents),
+            "exchanges": sum(agent.exchanges for agent in self.agents),
             "held": sum(session.window.held() for session in sessions),
             "given": sum(session.window.granted - session.window.received for session in sessions),
             "left": sum(session.outbox.credit for session in sessions),
@@ -132,7 +132,7 @@ async def _main(text: str) -> None:
     say(event="started")
     await asyncio.wait([orders])
     for agent in crew.agents:
-        agent._done.set()
+        agent.end()
     await asyncio.gather(*running)
 
 

@@ -14,13 +14,16 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.compose.shown import SHOWN
 from tests.support.keys import Api, request_token
-from tests.system.docpages import Desk, Host, blocks, handles_files, is_run, public_id
+from tests.system.docpages import Desk, Host, blocks, handles_files, is_run, of_compose, public_id
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "docs/commands.md", "docs/keys.md", "docs/operating.md", "docs/security.md")
+PAGES = (
+    "README.md", "docs/clients.md", "docs/commands.md", "docs/keys.md", "docs/operating.md", "docs/security.md",
+)  # fmt: skip
 OPERATOR, THIEF = "mtk_operator_3fGh8KqLm2Np", "mtk_operator_9aBc7DeFg1Hi"
 MASTER, CHILD = "mtk_master_3fGh8KqLm2Np", "mtk_child_3fGh8KqLm2Np"
 
@@ -218,6 +221,16 @@ async def test_what_is_prepared_is_used() -> None:
     """Each block that something is prepared for, or checked after, stands on a page."""
     found = {(one.heading, one.number) for page in PAGES for one in blocks((ROOT / page).read_text(encoding="utf-8"))}
     assert BEFORE.keys() | AFTER.keys() <= found
+
+
+async def test_lines_of_compose_are_known_to_its_tests() -> None:
+    """Each that a page shows has a test that runs it, or a reason why none does; no other is listed."""
+    pages = [blocks((ROOT / page).read_text(encoding="utf-8")) for page in PAGES]
+    shown = {line.replace("  ", " ") for page in pages for block in page for line in block.lines if of_compose(line)}
+    assert shown == set(SHOWN)
+    for test in {test for test in SHOWN.values() if "::" in test}:
+        file, _, name = test.partition("::")
+        assert f"def {name}(" in (ROOT / "tests/compose" / file).read_text(encoding="utf-8")
 
 
 async def test_promises_name_tests_that_exist() -> None:
