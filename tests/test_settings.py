@@ -177,6 +177,7 @@ def test_listeners_have_addresses_of_their_own() -> None:
         ("Tunnels.Example.com.", None, 8080, "https://x.tunnels.example.com"),
         ("tunnels.localhost", "http://tunnels.localhost:9", 8080, "http://x.tunnels.localhost:9"),
         ("t.example", "https://t.example/", 8080, "https://x.t.example"),
+        ("t.example", "https://t.example:443", 8080, "https://x.t.example"),
     ],
 )
 def test_public_addresses(domain: str, public_url: str | None, port: int, expected: str) -> None:

@@ -183,7 +183,7 @@ class Agent:
 
     def _changed(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._report({"event": "error", "message": repr(error)})
+            self._report({"event": "error", "message": f"A part of the agent failed: {type(error).__name__}."})
             self._loop.call_exception_handler({"message": "the agent failed", "exception": error})
             self._code = Exit.UNEXPECTED
             self._over.set()

@@ -41,6 +41,15 @@ def placed(path: Path) -> Path:
         raise Mistake(f"{harmless(path)} is in a home directory that does not exist: write the whole path.") from None
 
 
+def is_special(path: Path) -> bool:
+    """Whether it is a pipe, a device or a socket, which may never come to an end, or to a beginning."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False  # whoever reads it says why that cannot be done
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 def others_can_read(path: Path, descriptor: int) -> bool:
     """Whether an open file can be read by others on this machine too, as far as its mode tells. That of a credential of
     systemd tells nothing: its group stands for the list of who else may, who is the service's own user.

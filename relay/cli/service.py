@@ -112,6 +112,8 @@ def status(name: Name = DEFAULT_NAME, system: System = False, as_json: AsJson = 
 
 def _service(name: str, file: Path, system: bool) -> Service:
     """Raises `Mistake` for what would not start."""
+    if not str(file).isprintable():
+        raise Mistake(f"{harmless(file)} has a character in its name that ends a line of a unit: move it.")
     user = _owner(file) if system else ""
     if system and any(file.parts[1 : 1 + len(one)] == one for one in (*HIDDEN, *(() if user else HIDDEN_HOMES))):
         raise Mistake(f"{file} cannot be seen by a service of the machine: move it, to /etc/relay say.")

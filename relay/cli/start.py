@@ -128,5 +128,6 @@ def _check_json(file: Path, settings: AgentSettings, watch: TunnelWatch) -> None
         }
         for one in watch.said.tunnels
     ]
-    whole = {"file": str(file), "relay": settings.relay_url, "project": watch.said.project and watch.said.project[0], "key": watch.key.id}
+    project = watch.said.project and watch.said.project[0]
+    whole = {"file": str(file), "relay": settings.relay_url, "project": project, "key": watch.key.id}
     say_json({**whole, "links": settings.links, "tunnels": tunnels})

@@ -19,7 +19,7 @@ from relay.cli.access_options import MOST, check_size, read_fields, read_users
 from relay.cli.errors import Mistake
 from relay.cli.options import label_of
 from relay.cli.output import harmless, warn
-from relay.cli.secretfiles import placed
+from relay.cli.secretfiles import is_special, placed
 from relay.cli.yamlfile import Part, read_yaml
 from relay.exchange.heads import Fields
 from relay.settings.kinds import ADDRESS, Address
@@ -171,7 +171,7 @@ class TunnelReader:
         except Mistake as mistake:
             raise Mistake(f"{part.place}: {mistake}") from None
         self.files.setdefault(path, mark(path))
-        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe, say, at which reading would wait
+        if is_special(path):
             raise part.mistake(f"must be the name of a regular file, but {path} is none")
         return path
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from relay.cli.errors import Mistake
 from relay.cli.output import harmless
+from relay.cli.secretfiles import is_special
 
 if TYPE_CHECKING:
     from yaml.nodes import Node
@@ -126,7 +127,7 @@ class Part:
 def read_yaml(path: Path) -> Part:
     """The one document of a file. Raises `Mistake`."""
     try:
-        if path.exists() and not path.is_file():  # a pipe, say, at which reading would wait for somebody
+        if is_special(path):
             raise Mistake(f"{path} is no regular file: name one with --file FILE.")
         with path.open("rb") as file:
             data = file.read(MOST + 1)

@@ -79,8 +79,8 @@ class Request:
     accept_html: bool
     json_post: bool
     origin: bytes | None
-    seen: Mapping[bytes, Sequence[bytes]] = field(default_factory=dict, compare=False, repr=False)
-    """By lower-case name the values of those fields that mean something here, to the guard or to the access log."""
+    logged: Mapping[bytes, bytes] = field(default_factory=dict, compare=False, repr=False)
+    """The first value of each of the fields in `LOGGED` that there are, by lower-case name."""
     bare: Request | None = field(default=None, init=False, compare=False, repr=False)
     """The same without the credential that was for the relay, once `access` has made it."""
 
@@ -137,7 +137,7 @@ def check(method: bytes, target: bytes, version: str, fields: Fields) -> Request
         accept_html=b"accept" in seen and any(map(accepts_html, seen[b"accept"])),
         json_post=method == b"POST" and any(map(is_json, seen.get(b"content-type", ()))),
         origin=seen[b"origin"][0] if b"origin" in seen else None,
-        seen=seen,
+        logged={name: seen[name][0] for name in LOGGED if name in seen},
     )
 
 

@@ -17,6 +17,8 @@ from relay.edge.account import Account
 
 Record = Mapping[str, Any]
 
+# A key that somebody put into a path, or a word of their own: everything of it but its kind.
+_KEY = re.compile(r"(mtk_(?:operator|master|child|visitor)_)[\w.-]+")
 # Characters of a path, a query or another's word that are kept.
 MOST = 1024
 # W3C Trace Context §3.2: version, trace id, parent id, flags.
@@ -50,14 +52,18 @@ def record_of(account: Account, now: float, with_query: bool) -> Record:
         if mark and with_query:
             record["query"] = query[:MOST]
         record["http"] = "1.0" if request.http10 else "1.1"
-        for name, member in ((b"mcp-method", "mcp_method"), (b"mcp-name", "mcp_name")):
-            if name in request.seen:
-                record[member] = request.seen[name][0][:MOST]
-        if b"traceparent" in request.seen:
-            found = _TRACEPARENT.fullmatch(request.seen[b"traceparent"][0])
-            if found is not None:
-                record["trace_id"], record["parent_id"] = found.groups()
+        if request.logged:
+            _add_logged(record, request.logged)
     return record
+
+
+def _add_logged(record: dict[str, Any], logged: Mapping[bytes, bytes]) -> None:
+    for name, member in ((b"mcp-method", "mcp_method"), (b"mcp-name", "mcp_name")):
+        if name in logged:
+            record[member] = logged[name][:MOST]
+    trace = _TRACEPARENT.fullmatch(logged.get(b"traceparent", b""))
+    if trace is not None:
+        record["trace_id"], record["parent_id"] = trace.groups()
 
 
 def as_json(record: Record) -> str:
@@ -71,8 +77,7 @@ def as_json(record: Record) -> str:
     for name in _NAMED:
         value = record.get(name)
         if value:
-            text = value.decode("latin-1") if isinstance(value, bytes) else value
-            line += f', "{name}": {quoted(text)}'
+            line += f', "{name}": {quoted(_shown(value) if isinstance(value, bytes) else value)}'
     return line + "}\n"
 
 
@@ -81,7 +86,7 @@ def as_text(record: Record) -> str:
 
     def told(name: str) -> str:
         value = record.get(name) or "-"
-        text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+        text = _shown(value) if isinstance(value, bytes) else str(value)
         return text if text.isprintable() else "".join([c if c.isprintable() else "?" for c in text])
 
     asked = f"{told('method')} {told('host')}{told('path')}" if "method" in record else "no request"
@@ -98,6 +103,12 @@ def as_text(record: Record) -> str:
         if record.get(name):
             line += f" {label}={told(name)}"
     return line + "\n"
+
+
+def _shown(value: bytes) -> str:
+    """What a visitor sent, without keys."""
+    text = value.decode("latin-1")
+    return _KEY.sub(r"\1…", text) if "mtk_" in text else text
 
 
 _NAMED = (

@@ -72,6 +72,7 @@ class Serving:
         self._loop = asyncio.get_running_loop()
         self._stop: asyncio.Future[signal.Signals] = self._loop.create_future()
         self._hurry = asyncio.Event()
+        self._failed = False
         self._access_log: AccessLog | None = None
         self._lag = Histogram(LAG_SECONDS)
         self.certificates = Certificates(settings, report)
@@ -107,7 +108,7 @@ class Serving:
                     node.journal.note(Note(RELAY, Action.RELAY_START, ground.signer.kid, details=details))
                     await self._serve(node, bound, seat, edge)
         self._report({"event": "stopped"})
-        return 0
+        return int(self._failed)
 
     async def _check_schema(self, seat: takeover.Seat) -> None:
         """What is taken over from goes on for a while, with the schema that it knows. Raises `StartError`."""
@@ -206,6 +207,8 @@ class Serving:
         log = self._access_log
         if log is not None:
             books.append(asyncio.ensure_future(log.run()))
+        for task in (*work, *books):
+            task.add_done_callback(self._on_end_of)
         try:
             yield
         finally:
@@ -216,7 +219,18 @@ class Serving:
             node.usage.finish()
             if log is not None:
                 log.finish()
-            await asyncio.gather(*books)
+            await asyncio.gather(*books, return_exceptions=True)
+
+    def _on_end_of(self, task: asyncio.Future[None]) -> None:
+        """A relay without deadlines, revocations or books is none: it stops, and whoever watches it starts another."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        self._loop.call_exception_handler({"message": "a part of the relay failed", "exception": error})
+        message = f"A part of the relay failed ({type(error).__name__}), so it stops. Its log has the traceback."
+        self._report({"event": "error", "message": message})
+        self._failed = True
+        if not self._stop.done():
+            self._stop.set_result(signal.SIGTERM)
 
     async def _sweep(self, node: Node) -> None:
         """Asks every visitor's connection for its deadlines, and ends sessions whose key is over."""

@@ -12,8 +12,15 @@ from relay.telemetry.histograms import Histogram
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Bounds of durations: from an answer within the machine to an event stream of minutes."""
+CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx", "other")
+"""Labels of status classes: by the first digit of a status, 0 for none; all that HTTP does not know are other."""
 OTHERS = ""
 """The name under which tunnels beyond the cap are counted."""
+
+
+def class_of(digit: int) -> str:
+    """The label of a status that begins with this digit."""
+    return CLASSES[min(digit, len(CLASSES) - 1)]
 
 
 @dataclass(slots=True)
@@ -45,14 +52,12 @@ class Traffic:
 
     def __init__(self, most_tunnels: int = 0) -> None:
         self.requests: dict[tuple[int, str], int] = {}
-        """By status class (1 to 5; 0: the visitor left before an answer) and the relay's error code; "": it made none."""
+        """By status class (1 to 5; 0: the visitor left before an answer) and the relay's error code, if it answered."""
         self.broken_off = 0
         """Answers that began and were not completed, whoever it was that did not want to go on."""
         self.duration = Histogram(SECONDS)
         self.first_byte = Histogram(SECONDS)
-        """From the end of a request's head to the first byte of its final answer."""
-        self.bytes_in = 0
-        self.bytes_out = 0
+        """From the end of a request's head to the first byte of the local service's final answer."""
         self.tunnels: dict[str, TunnelTraffic] = {}
         self._most_tunnels = most_tunnels
 
@@ -60,11 +65,10 @@ class Traffic:
         """Counts an exchange. `complete`: its answer was written to the end."""
         key = one.status // 100, one.error
         self.requests[key] = self.requests.get(key, 0) + 1
-        self.bytes_in += one.bytes_in
-        self.bytes_out += one.bytes_out
         self.duration.observe(one.over_at - one.began)
         if one.status:
-            self.first_byte.observe(one.head_at - one.began)
+            if not one.error:
+                self.first_byte.observe(one.head_at - one.began)
             if not complete:
                 self.broken_off += 1
         if self._most_tunnels and one.tunnel:

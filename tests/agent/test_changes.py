@@ -28,13 +28,13 @@ class Told:
     """`Changes` of a test: what it is told to say next."""
 
     def __init__(self) -> None:
-        self.next: AgentSettings | BadChange | None = None
+        self.next: AgentSettings | Exception | None = None
         self.asked = 0
 
     def look(self, asked: bool) -> AgentSettings | None:
         self.asked += asked
         said, self.next = self.next, None
-        if isinstance(said, BadChange):
+        if isinstance(said, Exception):
             raise said
         return said
 
@@ -183,6 +183,21 @@ async def test_a_file_that_is_wrong_changes_nothing() -> None:
         await until(lambda: run.said("reload_failed"))
         assert run.said("reload_failed") == [{"event": "reload_failed", "message": "relay.yaml:3: no."}]
         assert run.slots() == [0, 1]
+
+
+@on_every_loop
+async def test_a_look_that_fails_is_not_the_last() -> None:
+    """A defect there ends nothing that runs, and is told without what it may have read."""
+    async with changing() as run:
+        before, failures = run.relay.links, list[str]()
+        run.agent._loop.set_exception_handler(lambda _, context: failures.append(context["message"]))
+        run.told.next = OSError("mtk_child_secret")
+        await until(lambda: run.said("reload_failed"))
+        assert run.said("reload_failed") == [{"event": "reload_failed", "message": "Unexpected: OSError"}]
+        assert failures == ["a look for changes failed"]
+        await run.change(with_tunnels(run.asked, demo=2))
+        assert run.said("reloaded")
+        assert run.relay.links == before
 
 
 @on_every_loop

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from relay.agent.tally import CLASSES, ERRORS, Tally
+from relay.agent.tally import ERRORS, Tally
+from relay.telemetry.traffic import CLASSES
 
 
 def told(*events: dict[str, Any]) -> Tally:

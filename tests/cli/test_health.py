@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from relay import health
 from relay.health import address_of, main
 from tests.cli.conftest import Command
 
@@ -20,6 +23,7 @@ ANSWERS = [
     (b"HTTP/1.1 503 Service Unavailable\r\n\r\ndraining\n", 1, "not ready: draining\n"),
     (b"HTTP/1.0 503 Service Unavailable\r\n\r\none\ntwo\n\x1b[31m", 1, "not ready: one two  [31m\n"),
     (b"HTTP/1.1 404 Not Found\r\n\r\n", 1, "not ready: HTTP 404\n"),
+    (b"HTTP/1.1 200", 1, "not ready: what answers at 127.0.0.1:{port} does not speak HTTP\n"),
     (b"SSH-2.0-OpenSSH\r\n", 1, "not ready: what answers at 127.0.0.1:{port} does not speak HTTP\n"),
     (b"", 1, "not ready: what answers at 127.0.0.1:{port} does not speak HTTP\n"),
 ]
@@ -61,6 +65,38 @@ def test_the_address_of_the_environment(name: str, capsys: pytest.CaptureFixture
             environment["RELAY_METRICS"] = "127.0.0.1:1"
         assert main([], environment) == 0
     assert capsys.readouterr().out == "ready\n"
+
+
+def test_an_answer_that_never_ends(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Byte by byte it comes for ever; it is over when the time for the whole is."""
+    monkeypatch.setattr(health, "WITHIN", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                while not over.wait(0.05):
+                    connection.sendall(b"H")
+
+        over, thread = threading.Event(), threading.Thread(target=serve, daemon=True)
+        thread.start()
+        began = time.monotonic()
+        assert main([f"127.0.0.1:{server.getsockname()[1]}"]) == 1
+        assert time.monotonic() - began < 5
+        over.set()
+        thread.join(5)
+    assert "(no answer within 0.2 seconds)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("closing", [">&-", ">/dev/full"])
+def test_a_line_that_cannot_be_written(closing: str) -> None:
+    """The exit code is told all the same, and nothing else is said."""
+    with listener(ANSWERS[0][0]) as (port, _):
+        call = [sys.executable, "-m", "relay", "health", f"127.0.0.1:{port}"]
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$@" {closing}', "sh", *call], capture_output=True, timeout=30, check=False
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,6 +96,18 @@ print(sorted({"rich", "tomllib", "relay.node", "asyncio", "uvicorn", "starlette"
 """
 
 
+@pytest.mark.parametrize("closing", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_lead_nowhere(closing: str) -> None:
+    """No file or socket that is opened later gets the number of one, to have in it what is said there."""
+    program = (
+        "import os; from relay.__main__ import open_what_is_closed\n"
+        "open_what_is_closed(); print('said', flush=True)\n"
+        "os._exit(0 if os.open('/', os.O_RDONLY) > 2 else 1)"
+    )
+    call = ["sh", "-c", f'exec "$@" {closing}', "sh", sys.executable, "-c", program]
+    assert subprocess.run(call, timeout=30, check=False).returncode == 0
+
+
 def test_what_the_command_line_loads() -> None:
     """An agent pays for the command line with Typer only: Rich is loaded for help, not before."""
     done = subprocess.run(

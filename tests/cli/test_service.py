@@ -216,6 +216,14 @@ def test_a_file_that_the_machines_service_would_not_see(
     assert "cannot be seen by a service of the machine: move it, to /etc/relay say." in done.err
 
 
+def test_a_path_that_would_write_lines_of_its_own(command: Command, file: Path) -> None:
+    """Whoever may name a file may not thereby say what root's service runs."""
+    folder = file.parent.rename(file.parent.parent / "the\nExecStart=evil")
+    done = command("service", "install", "--print", "--file", str(folder / file.name))
+    assert (done.code, done.out) == (2, "")
+    assert "has a character in its name that ends a line of a unit: move it." in done.err
+
+
 @pytest.mark.parametrize("name", ["", "../x", "a b", "-a", "x" * 64])
 def test_names_of_services(command: Command, name: str) -> None:
     """What could lead elsewhere, or is no name of a unit, is refused."""

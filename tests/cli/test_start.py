@@ -127,13 +127,16 @@ def test_the_command_line_counts_for_more(command: Command, agent: StandIn, file
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("relay: http://tunnels.example.com", ":1: relay"),
+        (
+            "relay: http://tunnels.example.com",
+            ":1: relay: ws://tunnels.example.com would carry the key over the network",
+        ),
         (
             "relay: here",
             ":1: relay must be the relay's address, for example relay: wss://tunnels.example.com, but it is",
         ),
         ("key_file: none.key", ":1: key_file: The key file "),
-        ("project: mcp-server", "leave --project out"),
+        ("project: mcp-server", ":1: project: What RELAY_KEY holds is a child key"),
     ],
 )
 def test_what_the_agent_could_not_start_by(command: Command, agent: StandIn, file: Path, line: str, said: str) -> None:
@@ -141,10 +144,7 @@ def test_what_the_agent_could_not_start_by(command: Command, agent: StandIn, fil
     file.write_text(f"{line}\ntunnels:\n  web: 8000\n")
     done = command("start", "--file", str(file))
     assert (done.code, agent.settings) == (2, None)
-    if line.startswith("relay: http:"):
-        assert "would carry the key over the network in the clear" in done.err
-    else:
-        assert said in done.err
+    assert said in done.err
 
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "agent.md").read_text(encoding="utf-8")

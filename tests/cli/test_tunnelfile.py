@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from ipaddress import ip_network
 from pathlib import Path
@@ -63,7 +64,8 @@ def test_every_member_arrives(folder: Path) -> None:
     """Each where it belongs; a name that YAML takes for a truth value is a name all the same."""
     found = read(folder, WHOLE)
     assert found.relay == ("wss://tunnels.example.com", f"{folder}/relay.yaml:1: relay")
-    assert (found.project, found.links, found.metrics) == (("mcp-server", f"{folder}/relay.yaml:2: project"), 3, ("127.0.0.1", 9091))
+    assert found.project == ("mcp-server", f"{folder}/relay.yaml:2: project")
+    assert (found.links, found.metrics) == (3, ("127.0.0.1", 9091))
     assert found.key_file == (folder / "keys" / "child.key", f"{folder}/relay.yaml:3: key_file")
     assert found.allow_upstream == (ip_network("203.0.113.0/24"), ip_network("2001:db8::/32"))
     assert [(one.name, one.target.url) for one in found.tunnels] == [
@@ -145,6 +147,15 @@ TUNNELS = "tunnels:\n  api:\n    target: 3000\n"
         ("tunnels: *none\n", "relay.yaml:1: this is not YAML: found undefined alias 'none'."),
         ("tunnels:\n  a: 1\n  b: \x07\n", "relay.yaml:3: a character that cannot be printed stands here: take it out."),
         ("tunnels: " + "[" * 5_000, "nested too deep"),
+        ('tunnels:\n  a: "\\UFFFFFFFF"\n', "relay.yaml:2: this is not YAML: a number in an escape or a directive"),
+        ("%YAML 1." + "1" * 5_000 + "\n---\na: 1\n", "relay.yaml:1: this is not YAML: a number in an escape"),
+        (TUNNELS + "key_file: \"a\\0b\"\n", "relay.yaml:4: key_file must be the name of a file"),
+        (TUNNELS + "    basic_auth_file: ~nobody-here/people\n", "relay.yaml:4: tunnels.api.basic_auth_file: ~nobody"),
+        (TUNNELS + "    basic_auth_file: pipe\n", "_file must be the name of a regular file, but pipe is none."),
+        (TUNNELS + "    upstream_header_file: /dev/zero\n", "must be the name of a regular file, but /dev/zero is"),
+        (TUNNELS + "key_file: pipe\n", "relay.yaml:4: key_file must be the name of a regular file, but pipe is none."),
+        ("tunnels:\n" + "".join(f"  t{n}: {{target: 1, basic_auth_file: many.txt}}\n" for n in range(64)),
+         "relay.yaml:2: tunnels: So many users for 64 tunnels are too much for one agent"),
         ("<<: {}\n", "relay.yaml:1: << is not known"),
         (TUNNELS + "    basic_auth_file: none.txt\n", "relay.yaml:4: tunnels.api.basic_auth_file cannot be read"),
         (TUNNELS + "    basic_auth_file: fields.txt\n    upstream_header_file: people.txt\n",
@@ -156,6 +167,9 @@ TUNNELS = "tunnels:\n  api:\n    target: 3000\n"
 def test_a_mistake_says_where_it_is(folder: Path, text: str, said: str) -> None:
     """In one sentence that begins with file and line, and names the member, the form and an example."""
     (folder / "people.txt").write_text("no field\n")
+    known = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$" + "a" * 43
+    (folder / "many.txt").write_text("".join(f"user{n}:{known}\n" for n in range(32)))
+    os.mkfifo(folder / "pipe")
     told = mistake(folder, text)
     assert said in told
     assert "\n" not in told
@@ -177,6 +191,13 @@ def test_no_key_is_ever_shown(folder: Path) -> None:
                  f"tunnels:\n  a: {key}\n", f"tunnels:\n  a: 1\nmetrics: {key}\n", f"tunnels: *{key}\n",
                  f"tunnels:\n  a: 1\nallow_upstream: [{key}]\n", f"tunnels:\n  a: http://{key}/x\n"):  # fmt: skip
         assert key[14:] not in mistake(folder, text)
+
+
+def test_a_file_at_which_reading_would_wait(tmp_path: Path) -> None:
+    """A pipe in the place of the whole is told, and not waited for."""
+    os.mkfifo(tmp_path / "relay.yaml")
+    with pytest.raises(Mistake, match=r"relay.yaml is no regular file: name one with --file FILE"):
+        TunnelReader(tmp_path / "relay.yaml").read()
 
 
 def test_aliases_cannot_grow(folder: Path) -> None:

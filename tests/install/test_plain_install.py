@@ -107,6 +107,24 @@ def test_serve_names_the_extra_that_is_missing(plain: Path, tmp_path: Path) -> N
     assert not (tmp_path / "data").exists()
 
 
+def test_the_doctor_looks_at_the_agents_side(plain: Path, tmp_path: Path) -> None:
+    """What is the relay's own needs the extra, and says so."""
+    done = run(plain / "relay", "doctor", "--json", "--relay", "ws://127.0.0.1:1", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert [one["check"] for one in json.loads(done.stdout) if one["level"] == "fail"] == ["relay.tcp", "key"]
+    operators = run(plain / "relay", "doctor", "--operator", cwd=tmp_path)
+    assert (operators.returncode, operators.stdout) == (2, "")
+    assert "pip install 'tunnel-relay[server]'" in operators.stderr
+
+
+def test_a_file_of_tunnels_is_read(plain: Path, key_file: Path, tmp_path: Path) -> None:
+    """`relay start` has all that it needs."""
+    (tmp_path / "relay.yaml").write_text("key_file: child.key\ntunnels:\n  mcp-me: 3000\n")
+    done = run(plain / "relay", "start", "--check", "--file", tmp_path / "relay.yaml", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "mcp-me  http://127.0.0.1:3000" in done.stdout
+
+
 async def test_agent_keeps_trying_while_no_relay_listens(plain: Path, key_file: Path) -> None:
     """With nothing at the relay's address the agent says so with that address, tries again, and stops when asked."""
     with socket.socket() as taken:

@@ -98,3 +98,17 @@ def test_nothing_that_a_visitor_sends_makes_a_line_or_a_colour(form: str) -> Non
     assert len(line.splitlines()) == 1
     assert line[:-1].isprintable()
     assert len(line) < 8 * MOST
+
+
+KEY = b"mtk_master_3fGh8KqLm2Np_" + b"s3cr3t" * 8
+
+
+@pytest.mark.parametrize("form", sorted(FORMATS))
+def test_a_key_in_a_path_is_not_told(form: str) -> None:
+    """Nor in a query or another word of the visitor's: its kind is, and what is around it."""
+    fields = [(b"Mcp-Name", KEY), (b"Mcp-Method", b"a " + KEY)]
+    line = FORMATS[form](record_of(an_account(b"/a/" + KEY + b"/b?k=" + KEY + b"&c", fields), NOW, with_query=True))
+    plain = line.encode().decode("unicode_escape") if form == "json" else line
+    assert "s3cr3t" not in line
+    assert "/a/mtk_master_…/b" in plain
+    assert "k=mtk_master_…&c" in plain

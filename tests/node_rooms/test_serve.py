@@ -22,6 +22,7 @@ from relay.agent.targets import parse_target
 from relay.edge import connection
 from relay.node import serve as serve_room
 from relay.node.errors import StartError
+from relay.node.live import LiveTunnels
 from relay.node.serve import Serving, raise_descriptor_limit
 from relay.settings import Address, ServeSettings
 from relay.wire.hello import Hello
@@ -250,6 +251,20 @@ async def until_held(node: Node) -> None:
         if b"relay_requests_held 1.0\n" in await node.ask_inside(b"/metrics"):
             return
     raise AssertionError("nobody is held")
+
+
+@on_the_nodes_loop
+async def test_a_part_that_fails_ends_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relay without its deadlines is none: it says so, drains and ends by another exit code than that of a stop."""
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    async with a_node(tmp_path, grace=1.0) as node:
+        await node.up()
+        monkeypatch.setattr(LiveTunnels, "expire", lambda self, now: 1 / 0)
+        assert await node.exits() == 1
+    assert [context["exception"].__class__ for context in told] == [ZeroDivisionError]
+    (error,) = [event for event in node.events if event["event"] == "error"]
+    assert "ZeroDivisionError" in error["message"]
 
 
 @on_the_nodes_loop

@@ -6,6 +6,7 @@ import asyncio
 
 from relay.mux.keepalive import DEAD_AFTER
 from relay.telemetry.links import LOST
+from relay.tunnels.doorway import _FATES
 from relay.wire import frames
 from relay.wire.errors import AwayCode
 from relay.wire.frames import encode, encode_going_away
@@ -74,7 +75,7 @@ async def test_every_word_is_on_the_list() -> None:
     agent = await house.agent()
     await agent.send(encode(frames.WELCOME, 0, b"{}"))
     assert lost(house) == {"protocol_error": 1}
-    assert set(house.doorway.counts.lost) == set(LOST)
+    assert {*_FATES.values(), "lost", "agent_left"} == set(house.doorway.counts.lost) == set(LOST)
 
 
 @virtual
