@@ -19,7 +19,7 @@ import uvloop
 from relay import __version__
 from relay.api import app as api
 from relay.api import internal
-from relay.api.door import door_factory
+from relay.api.door import BoundedHttp, door_factory
 from relay.node import systemd, takeover
 from relay.node.assemble import Node, Report, adopt, assemble, visitor_factory
 from relay.node.certificates import Certificates
@@ -189,7 +189,7 @@ class Serving:
             unlogged = (lambda: 0) if log is None else (lambda: log.dropped)
             measuring = Measuring(node, self._lag, lambda: self.certificates.expires, unlogged)
             app = internal.build_app(measuring, measuring.unready, node.known_host)
-            found.append(Listener(bound.internal, app, "httptools"))
+            found.append(Listener(bound.internal, app, BoundedHttp))
         return found
 
     def _listener(self, sock: socket.socket, app: object, http: Http, arriving: Arriving) -> Listener:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Row, select, text, update
@@ -25,6 +26,10 @@ T = TypeVar("T")
 SEQUENCES = (LEDGER.c.revocation_seq, LEDGER.c.keys_seq, LEDGER.c.names_seq)
 LOCK = select(LEDGER.c.audit_seq, LEDGER.c.audit_hash, *SEQUENCES).with_for_update()
 STORE = update(LEDGER)
+MOVED = (
+    "The database's file is not the one any more that the relay opened: put that one back, or restart the relay to "
+    "work with what is there now."
+)
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
@@ -120,6 +125,8 @@ class Database:
         self._writer = engine(place, limits, "writer")
         self._readers = engine(place, limits, "reader", limits.readers)
         self._turn = asyncio.Lock()
+        self._file = place.path if place.dialect == "sqlite" else None
+        self._identity = _identity(self._file)
         self._endings: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -186,6 +193,9 @@ class Database:
 
     @asynccontextmanager
     async def _held(self, pool: AsyncEngine) -> AsyncIterator[Held]:
+        if self._file is not None and _identity(self._file) != self._identity:
+            # Its connections would go on with the file that was taken away, and what they write be lost.
+            raise Unavailable(MOVED)
         held = Held(pool.connect())
         try:
             await held.use(held.connection.start(), self._limits.connect)
@@ -197,3 +207,14 @@ class Database:
             ending.add_done_callback(self._endings.discard)
             if not held.given_up:
                 await asyncio.wait({ending}, timeout=self._limits.statement)
+
+
+def _identity(file: Path | None) -> tuple[int, int] | None:
+    """By what a file is known, whatever its name."""
+    if file is None:
+        return None
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

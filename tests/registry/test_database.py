@@ -347,6 +347,22 @@ async def test_a_missing_file_is_not_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_a_file_that_is_taken_away_is_not_written_to(sqlite_url: str) -> None:
+    """What an open connection would write to it would be lost; put back, all goes on."""
+    file = Path(sqlite_url.removeprefix("sqlite:///"))
+    async with world(sqlite_url) as here:
+        elsewhere = file.with_name("elsewhere")
+        file.rename(elsewhere)
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="not the one any more"):
+                await here.registry.audit.head()
+            with pytest.raises(Unavailable, match="not the one any more"):
+                await here.registry.signers.add("node_x", b"s" * 32, "host")
+            shutil.copyfile(elsewhere, file)
+        elsewhere.replace(file)
+        await is_whole(here)
+
+
 async def test_errors_hold_nothing_of_what_was_sent(here: World, caplog: pytest.LogCaptureFixture) -> None:
     """Neither the message nor a traceback nor a log has a label, an id or a query."""
     caplog.set_level(logging.DEBUG, "sqlalchemy")
