@@ -96,15 +96,25 @@ class _Door:
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asking: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        """Those whose head is not complete, the oldest first."""
 
     def enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A connection was made."""
         if len(self._tasks) >= MOST_CONNECTIONS:
-            writer.transport.abort()
-            return
+            if not self._asking:  # all are being answered
+                writer.transport.abort()
+                return
+            # Who is slow to ask must not keep a health check out. Its task ends by that.
+            self._asking.pop(next(iter(self._asking))).transport.abort()
         task = asyncio.ensure_future(self._serve(reader, writer))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._asking[task] = writer
+        task.add_done_callback(self._left)
+
+    def _left(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._asking.pop(task, None)
 
     async def aclose(self) -> None:
         """Ends what is left."""
@@ -117,6 +127,9 @@ class _Door:
         try:
             async with asyncio.timeout(HEAD_WITHIN):
                 head = await reader.readuntil(b"\r\n\r\n")
+            task = asyncio.current_task()
+            assert task is not None
+            self._asking.pop(task, None)
             answer = self._answer(head.split(b"\r\n", 1)[0])
             async with asyncio.timeout(ANSWER_WITHIN):
                 writer.write(answer)

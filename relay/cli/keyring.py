@@ -145,6 +145,11 @@ def find_relay(flag: str | None, environment: Mapping[str, str], insecure: bool)
     return DEFAULT_RELAY if login is None else address_of(login.relay, "The login", insecure)
 
 
+def _shown(text: str) -> str:
+    """An address that is none of a relay, without a user's name and password, and without a query."""
+    return re.sub(r"[?#].*", "?…", re.sub(r"//.*@", "//…@", harmless(text)))
+
+
 def address_of(text: str, origin: str, insecure: bool) -> str:
     """A relay's address that stands in `origin`, as scheme, host and port. Raises `Mistake` as `find_relay` does."""
     written = _WRITTEN.get(origin.rpartition(" ")[2], "--relay ")
@@ -155,9 +160,9 @@ def address_of(text: str, origin: str, insecure: bool) -> str:
     except ValueError:
         scheme = host = port = None
     if scheme is None or host is None or not re.fullmatch(r"[0-9a-z._:-]+", host):
-        raise Mistake(f"{origin} must be the relay's address, {example}, but it is {harmless(text)!r}.")
+        raise Mistake(f"{origin} must be the relay's address, {example}, but it is {_shown(text)!r}.")
     if url.path not in {"", "/"} or url.query or url.fragment or "@" in url.netloc:
-        raise Mistake(f"{origin} must be scheme, host and port alone, {example}, but it is {harmless(text)!r}.")
+        raise Mistake(f"{origin} must be scheme, host and port alone, {example}, but it is {_shown(text)!r}.")
     place = f"[{host}]" if ":" in host else host
     if scheme == "ws" and not insecure and not is_loopback(host):
         raise Mistake(

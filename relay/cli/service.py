@@ -58,7 +58,7 @@ def install(
       relay service install --file relay.yaml
     """
     own = manager(_name(name), system, os.environ)
-    made = _service(name, placed(file).resolve(), system)
+    made = _service(name, _whole(file), system)
     if only_print:
         sys.stdout.write(own.text(made).decode())
         return
@@ -110,9 +110,17 @@ def status(name: Name = DEFAULT_NAME, system: System = False, as_json: AsJson = 
 # ---- what is to run
 
 
+def _whole(file: Path) -> Path:
+    """From the root, without links. Raises `Mistake`."""
+    try:
+        return placed(file).resolve()
+    except (OSError, RuntimeError):  # links that lead to each other
+        raise Mistake(f"{harmless(file)} cannot be found: name a file with --file FILE.") from None
+
+
 def _service(name: str, file: Path, system: bool) -> Service:
     """Raises `Mistake` for what would not start."""
-    if not str(file).isprintable():
+    if not str(file).isprintable() or str(file).endswith("\\"):
         raise Mistake(f"{harmless(file)} has a character in its name that ends a line of a unit: move it.")
     user = _owner(file) if system else ""
     if system and any(file.parts[1 : 1 + len(one)] == one for one in (*HIDDEN, *(() if user else HIDDEN_HOMES))):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from relay.cli.errors import Mistake
+from relay.cli.secretfiles import is_special
 from relay.cli.serviceunits import MARK, Service, launchd_plist, systemd_unit
 
 WITHIN = 60.0
@@ -80,7 +81,7 @@ class Systemd:
     def __init__(self, name: str, system: bool, environment: Mapping[str, str]) -> None:
         self._unit = f"{name}.service"
         self._words = ("systemctl",) if system else ("systemctl", "--user")
-        base = Path("/etc") if system else Path(environment.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+        base = Path("/etc") if system else _config(environment)
         self.file = base / "systemd" / ("system" if system else "user") / self._unit
 
     def text(self, service: Service) -> bytes:
@@ -120,7 +121,7 @@ class Launchd:
     """See launchctl(1). The name is the label."""
 
     def __init__(self, name: str, system: bool) -> None:
-        library = Path("/Library") if system else Path.home() / "Library"
+        library = Path("/Library") if system else _home() / "Library"
         self.file = library / ("LaunchDaemons" if system else "LaunchAgents") / f"{name}.plist"
         self._log = library / "Logs" / f"{name}.log"
         self._domain = "system" if system else f"gui/{os.getuid()}"
@@ -149,9 +150,25 @@ class Launchd:
         return State(bool(said), "state = running" in said)
 
 
+def _config(environment: Mapping[str, str]) -> Path:
+    """Where the user's units are below. A relative path in such a variable is to be ignored, says its specification."""
+    base = Path(environment.get("XDG_CONFIG_HOME", ""))
+    return base if base.is_absolute() else _home() / ".config"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise Mistake(
+            "This user has no home directory for a service of its own: set HOME, or install one of the machine with "
+            "--system."
+        ) from None
+
+
 def is_ours(file: Path) -> bool:
     """Whether `install` wrote it. Raises `OSError`."""
-    return MARK.encode() in file.read_bytes()[:512]
+    return not is_special(file) and MARK.encode() in file.read_bytes()[:512]
 
 
 def _all(calls: Sequence[tuple[str, ...]]) -> Left:

@@ -46,8 +46,8 @@ _PROJECT = "a project's name or id, for example project: mcp-server"
 _FILE = "the name of a file, for example"
 
 T = TypeVar("T")
-Mark = tuple[int, int, int]
-"""When a file was changed (ns), its inode and size; 0 where there is none."""
+Mark = tuple[int, int, int, int]
+"""When a file was written, and anything of it changed, as who may read it (ns), its inode and size; 0 without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +181,8 @@ def mark(path: Path) -> Mark:
     try:
         found = path.stat()
     except OSError:
-        return 0, 0, 0
-    return found.st_mtime_ns, found.st_ino, found.st_size
+        return 0, 0, 0, 0
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size
 
 
 def _read(members: dict[str, Part], name: str, read: Callable[[Part], T]) -> T | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ PAGES = {
     "/readyz": lambda: Page(503, b"no link\n"),
     "/metrics": lambda: Page(200, b"x 1\n" * 50_000, "text/plain; version=0.0.4"),
     "/broken": broken,
+    "/large": lambda: Page(200, b"x" * 16_000_000),
 }
 
 
@@ -120,17 +122,39 @@ async def test_a_head_without_end_is_cut() -> None:
         assert await ask_until_cut(port, b"GET /livez HTTP/1.1\r\nX: " + b"x" * 100_000) == b""
 
 
-async def test_one_too_many_is_cut_and_room_comes_back() -> None:
-    """Those that are there go on."""
+async def test_one_too_many_takes_the_place_of_who_asks_slowest() -> None:
+    """So a health check is answered whoever holds connections; the others that are there go on."""
     async with door() as port:
         held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MOST_CONNECTIONS)]
-        assert await ask_until_cut(port, get("/livez")) == b""
-        reader, writer = held[0]
+        held[0][1].write(b"GET /livez")
+        assert (await ask_until_cut(port, get("/livez"))).endswith(b"ok\n")
+        with contextlib.suppress(ConnectionResetError):
+            assert await held[0][0].read() == b""
+        reader, writer = held[1]
         writer.write(get("/livez"))
         assert (await reader.read()).endswith(b"ok\n")
-        assert (await ask_until_cut(port, get("/livez"))).endswith(b"ok\n")
+        many = await asyncio.gather(*(ask_until_cut(port, get("/livez")) for _ in range(3 * MOST_CONNECTIONS)))
+        assert any(answer.endswith(b"ok\n") for answer in many)
         for _, writer in held:
             writer.close()
+
+
+async def test_who_reads_slowly_is_not_put_out() -> None:
+    """While all are being answered one more is cut."""
+    async with door() as port:
+        held = []
+        for _ in range(MOST_CONNECTIONS):
+            sock = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(("127.0.0.1", port))
+            sock.sendall(get("/large"))
+            held.append(sock)
+        reader, writer = await asyncio.open_connection(sock=held[-1])
+        await reader.readexactly(64)  # the last one is being answered, so all are
+        assert await ask_until_cut(port, get("/livez")) == b""
+        writer.close()
+        for sock in held[:-1]:
+            sock.close()
 
 
 async def test_the_end_leaves_no_connection() -> None:
@@ -155,6 +179,8 @@ def test_an_address_that_is_taken_or_no_ones() -> None:
             caught.value
         )
         assert str(caught.value).endswith(f"for example 127.0.0.1:{port + 1 if port < 65535 else 9091}.")
+    with pytest.raises(CannotListen, match=r"a\.\.b:9091: no host has such a name\."):
+        bind("a..b", 9091)
     with pytest.raises(CannotListen, match=r"192\.0\.2\.1:9091: "):
         bind("192.0.2.1", 9091)
 

@@ -179,6 +179,15 @@ def test_a_request_is_a_line(command: Command, agent: StandIn) -> None:
     assert "Hint: The local service at http://127.0.0.1:3000 broke the connection off" in out
 
 
+def test_a_key_in_a_path_is_not_told(command: Command, agent: StandIn) -> None:
+    """Its kind is, for people and for programs."""
+    agent.events = [*UP, request(200, path="/a/mtk_master_3fGh8KqLm2Np_s3cret/b")]
+    for words in ((), ("--json",)):
+        out = command("http", "3000", "-s", "x", *words).out
+        assert "/a/mtk_master_" in out
+        assert "s3cret" not in out
+
+
 def test_json_is_one_event_a_line(command: Command, agent: StandIn) -> None:
     """Every event arrives as it was reported, except the query of a path; hints are events too."""
     agent.events = [*UP, request(401, path="/a?b"), {"event": "stopped", "exit_code": 0}]

@@ -224,6 +224,34 @@ def test_a_path_that_would_write_lines_of_its_own(command: Command, file: Path) 
     assert "has a character in its name that ends a line of a unit: move it." in done.err
 
 
+@pytest.mark.usefixtures("linux", "programs")
+def test_a_file_that_cannot_be_found(command: Command, file: Path, tmp_path: Path) -> None:
+    """Links that lead in a circle, a name that would join two lines, and another's pipe: a sentence each."""
+    (tmp_path / "loop").symlink_to("loop")
+    assert "loop cannot be " in command("service", "install", "--print", "--file", str(tmp_path / "loop")).err
+    folder = file.parent.rename(file.parent.parent / "the\\")
+    ending = (folder / file.name).rename(folder / "end\\")
+    assert "ends a line of a unit" in command("service", "install", "--print", "--file", str(ending)).err
+    user_unit().parent.mkdir(parents=True)
+    os.mkfifo(user_unit())
+    assert "was not written by relay service install" in command("service", "uninstall").err
+
+
+@pytest.mark.usefixtures("linux", "programs")
+def test_where_the_users_units_are(command: Command, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not below a relative path; and nowhere without a home directory, which is told."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", "relative")
+    assert '"file": "/' in command("service", "status", "--json").out
+
+    def homeless() -> Path:
+        raise RuntimeError
+
+    monkeypatch.setattr(Path, "home", homeless)
+    done = command("service", "status")
+    assert (done.code, done.out) == (2, "")
+    assert "has no home directory for a service of its own: set HOME, or install one of the machine" in done.err
+
+
 @pytest.mark.parametrize("name", ["", "../x", "a b", "-a", "x" * 64])
 def test_names_of_services(command: Command, name: str) -> None:
     """What could lead elsewhere, or is no name of a unit, is refused."""

@@ -190,6 +190,7 @@ Edit = Callable[[Path], object]
         (lambda file: file.write_text(file.read_text().replace("web", "next")), False),
         (lambda file: key_in(file.parent / "child.key", signed()), False),
         (lambda file: os.utime(file, ns=(1, 1)), True),
+        (lambda file: file.chmod(0o600), True),
     ],
 )
 def test_a_change_is_seen(watch: tuple[TunnelWatch, AgentSettings], file: Path, edit: Edit, same_links: bool) -> None:

@@ -248,7 +248,7 @@ async def _known(found: Examination, plan: Plan, key: Key) -> dict[str, Any]:
         said = str(mistake).removeprefix("The relay refused: ").partition(" The key is that of")[0]
         raise Trouble(f"{key.id} of {key.origin}: {said}", "Give another key with --key-file or RELAY_KEY") from None
     until, left = "without end", None
-    with suppress(TypeError, ValueError):
+    with suppress(KeyError, TypeError, ValueError):
         ends = datetime.fromisoformat(whole["expires_at"])
         until, left = f"valid until {ends:%Y-%m-%d %H:%M} UTC", ends.timestamp() - time.time()
     article = "an" if key.kind is Kind.OPERATOR else "a"

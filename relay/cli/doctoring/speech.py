@@ -24,6 +24,8 @@ ENDPOINTS = ("/mcp", "/")
 OLD_ENDPOINT = "/sse"
 SOCKETS = ("/", "/ws")
 EACH_WITHIN = 2.0
+MOST_SHOWN = 80
+"""Characters of what a server says of itself."""
 _JSON = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 _CLIENT = {"name": "relay-doctor", "version": __version__}
 _META = "io.modelcontextprotocol/"
@@ -112,9 +114,9 @@ async def _call(
 
 
 def _tell(found: Spoken, path: str, answer: Answer, result: dict[str, Any]) -> None:
-    version = harmless(result.get("protocolVersion", "of an unknown version"))
+    version = harmless(result.get("protocolVersion", "of an unknown version"))[:MOST_SHOWN]
     server = result.get("serverInfo")
-    name = harmless(server.get("name", "")) if isinstance(server, dict) else ""
+    name = harmless(server.get("name", ""))[:MOST_SHOWN] if isinstance(server, dict) else ""
     form = "SSE" if answer.kind == "text/event-stream" else "JSON"
     session = "mcp-session-id" in answer.fields
     found.languages.append(
@@ -128,8 +130,8 @@ def _tell(found: Spoken, path: str, answer: Answer, result: dict[str, Any]) -> N
 async def _end(place: Place, path: str, answer: Answer, version: str) -> None:
     """Deletes the session that was opened."""
     session = answer.fields.get("mcp-session-id")
-    if session is None:
-        return
+    if session is None or not (session + version).isascii() or not (session + version).isprintable():
+        return  # none, or what no field may hold
     fields = {"Mcp-Session-Id": session, "MCP-Protocol-Version": version, "Connection": "close"}
     talk, _ = await asked(place, "DELETE", path, fields)
     talk.line.close()
