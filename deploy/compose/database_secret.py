@@ -1,7 +1,7 @@
 """Makes the password of the compose file's PostgreSQL once: /secrets/postgres-password, /secrets/database-url.
 
-A run that finds both leaves them alone. Whoever starts the database without the relay's using it is told so here, before
-two databases are filled.
+A run that finds both leaves them alone. Whoever starts the database without the relay's using it is told so here,
+before two databases are filled.
 """
 
 from __future__ import annotations

@@ -15,7 +15,10 @@ from pathlib import Path
 def main() -> None:
     """Reads the file of the working directory."""
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *(one for extra in sys.argv[1:] for one in project["optional-dependencies"][extra])]
+    wanted = [
+        *project["dependencies"],
+        *(one for extra in sys.argv[1:] for one in project["optional-dependencies"][extra]),
+    ]
     sys.stdout.write("".join(f"{one}\n" for one in wanted))
 
 

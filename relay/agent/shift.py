@@ -336,7 +336,9 @@ class Shift:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            self._report({"event": "error", "message": f"A part of the agent failed: {type(task.exception()).__name__}."})
+            self._report(
+                {"event": "error", "message": f"A part of the agent failed: {type(task.exception()).__name__}."}
+            )
             self._loop.call_exception_handler({"message": "the agent failed", "exception": task.exception()})
             self._stop(Exit.UNEXPECTED, "the agent failed")
 

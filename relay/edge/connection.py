@@ -25,8 +25,8 @@ READ_LEAST = 64 * 1024
 # Bytes of an answer that the kernel keeps beyond what it can send. It would keep megabytes for a visitor that does not
 # read, and so much looks as if it had been taken: the stream's window would grow to match.
 UNSENT_MOST = 128 * 1024
-# Bytes that the transport holds beyond that, by TLS too, where the event loop would take 512 KiB: a visitor who does not
-# read cost 1.4 MiB then.
+# Bytes that the transport holds beyond that, by TLS too, where the event loop would take 512 KiB: a visitor who does
+# not read cost 1.4 MiB then.
 UNWRITTEN_MOST = 64 * 1024
 READ_WAITING = 4 * 1024
 # After an answer of our own, input is thrown away this many seconds, so that a reset does not destroy the answer.
