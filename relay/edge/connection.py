@@ -170,7 +170,8 @@ class Connection(asyncio.BufferedProtocol):
         self.trusted = self.services.trusts(self.address)
         keep_alive(transport)
         keep_little_unsent(transport, UNSENT_MOST)
-        self._transport.set_write_buffer_limits(UNWRITTEN_MOST)
+        if transport.get_extra_info("ssl_object") is not None:
+            self._transport.set_write_buffer_limits(UNWRITTEN_MOST)
         self.services.visitors.add(self)
         self._network = "" if self.trusted else network_of(self.address)
         self.excess = self.services.crowd.enter(self._network)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import time
 from collections.abc import Iterator
@@ -67,8 +68,13 @@ class Memory:
         return int(found[1]) * _PAGE if found else 0
 
     def give_back(self) -> float:
-        """What was freed and is kept for later, which is the allocator's affair. How many seconds that took."""
+        """What was freed and is kept for later, which is the allocator's affair. How many seconds that took.
+
+        Connections that have ended under TLS hold each other until the collector looks, and it looks only while new
+        objects are made: a node that accepts nobody would wait for it for ever.
+        """
         began = time.perf_counter()
+        gc.collect()
         if self._trim is not None:
             self._trim(0)
         return time.perf_counter() - began

@@ -250,6 +250,16 @@ def test_what_is_no_address_of_a_relay(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text", ["wss://me:secret@h", "wss://h?key=secret", "ftp://me:secret@h", "ws://me:secret@[::1"]
+)
+def test_a_password_in_an_address_is_not_shown(text: str) -> None:
+    """The rest of it is."""
+    with pytest.raises(Mistake, match="must be") as said:
+        find_relay(text, {}, False)
+    assert "secret" not in str(said.value)
+
+
+@pytest.mark.parametrize(
     "host", ["tunnels.example.com", "10.0.0.5", "192.168.1.1:8081", "[fd00::1]", "localhost.evil.example"]
 )
 def test_no_key_in_the_clear(host: str) -> None:

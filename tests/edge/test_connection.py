@@ -310,6 +310,12 @@ async def test_a_visitor_that_never_takes_its_last_answer_is_cut() -> None:
 
 
 @virtual
+async def test_under_tls_the_transport_holds_no_more_than_without() -> None:
+    """By itself it takes eight times as much for a visitor who does not read."""
+    assert connected(tls=True)[1].most_unwritten == 64 * 1024
+
+
+@virtual
 async def test_under_tls_an_end_is_the_end_of_both_ways() -> None:
     """There is no half-close there."""
     connection, wire = connected(tls=True)

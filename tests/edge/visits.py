@@ -75,6 +75,11 @@ class Transport(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return self.unsent
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self.most_unwritten = high
+
+    most_unwritten: int | None = None
+
     def can_write_eof(self) -> bool:
         return self.get_extra_info("ssl_object") is None
 

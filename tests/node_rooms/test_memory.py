@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.node.memory import granted
+from relay.node.memory import Memory, granted
 
 MIB = 1024 * 1024
 
@@ -85,3 +85,24 @@ def test_what_a_process_has() -> None:
     before, used, after = (int(number) for number in done.stdout.split())
     assert used > before + 50 * MIB
     assert after < before + 20 * MIB
+
+
+def test_what_holds_itself_is_given_back_too() -> None:
+    """While nobody is accepted nothing is made, and the collector would not look by itself."""
+    ring: list[object] = []
+    ring.append(ring)
+    held = set("x")
+    ring.append(Held(held))
+    del ring
+    Memory().give_back()
+    assert not held
+
+
+class Held:
+    """Empties a set at its end."""
+
+    def __init__(self, told: set[str]) -> None:
+        self._told = told
+
+    def __del__(self) -> None:
+        self._told.clear()

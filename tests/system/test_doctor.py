@@ -182,6 +182,7 @@ async def test_keys_that_are_no_good(relay: RelayProcess, plan: agentside.Plan, 
 
 
 SAID = '{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-06-18","serverInfo":{"name":"mine"}}}'
+HALF = "\\ud800"  # a half of a pair, which no encoding has
 NO = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -209,6 +210,10 @@ def answer(body: str, kind: str, *fields: str) -> bytes:
             "MCP at /sse by the old transport, HTTP+SSE of 2024-11-05",
         ),
         ({}, "plain HTTP, and neither MCP nor WebSocket where they usually are"),
+        (
+            {"POST /mcp": answer(SAID.replace("2025-06-18", 100 * HALF), "application/json", "Mcp-Session-Id: abc")},
+            f"MCP {(100 * HALF)[:80]} at /mcp (streamable HTTP, answered as JSON, with a session; mine)",
+        ),
     ],
 )
 async def test_what_the_local_service_speaks(plan: agentside.Plan, answers: dict[str, bytes], spoken: str) -> None:
