@@ -11,6 +11,8 @@ _WHY = b"the relay restarts"
 _MASK = 0x80
 # A length of so much stands for one of two bytes, or eight, behind it.
 _TWO, _EIGHT = 126, 127
+# The length of a frame that is longer than any read: with a head before it, it is still the length of none.
+_NOT_HERE = -1000
 _CLOSE, _CONTROL = 0x88, frozenset((0x88, 0x89, 0x8A))
 # Whatever its first four bits: extensions may use the reserved ones.
 _DATA = frozenset(bits | kind for bits in range(0, 256, 16) for kind in (0, 1, 2))
@@ -55,7 +57,7 @@ class Way:
             self._left -= size
         elif not self._left and not self._head and size > 4 and not self.lost:
             length = data[1] - self._base
-            whole = length if length < _TWO else (data[2] << 8 | data[3]) + 2 if length == _TWO else -1
+            whole = length if length < _TWO else (data[2] << 8 | data[3]) + 2 if length == _TWO else _NOT_HERE
             # Mostly it is one whole frame.
             if size != whole + self._extra or length < 0 or data[0] not in _DATA:
                 self._follow(data, stop=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 from websockets.streams import StreamReader
@@ -51,6 +51,7 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[one:two] for one, two in itertools.pairwise(places)]
 
 
+@example([(0, 65_536, False, 0)], True, 5, [])
 @given(
     st.lists(DATA | CONTROL, min_size=1, max_size=6),
     st.booleans(),
