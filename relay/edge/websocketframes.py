@@ -10,7 +10,7 @@ RESTARTING, GOING_AWAY = 1012, 1001
 _WHY = b"the relay restarts"
 _MASK = 0x80
 # A length of so much stands for one of two bytes, or eight, behind it.
-_TWO, _EIGHT = 126, 127
+_TWO = 126
 # The length of a frame that is longer than any read: with a head before it, it is still the length of none.
 _NOT_HERE = -1000
 _CLOSE, _CONTROL = 0x88, frozenset((0x88, 0x89, 0x8A))
