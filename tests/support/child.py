@@ -41,7 +41,9 @@ class ChildError(AssertionError):
     """A process did not do in time what it was started for; carries what it wrote on stderr."""
 
 
-def _die_with_parent() -> None:
+def _begin() -> None:
+    """It dies with its parent, and Ctrl-C ends it, also where whoever started the tests ignores that (`nohup … &`)."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if _libc is not None:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -126,7 +128,7 @@ class Child:
                 limit=LINE_LIMIT,
                 start_new_session=True,
                 pass_fds=self.pass_fds,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_begin,
             )
         self._attend(process)
 

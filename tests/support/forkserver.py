@@ -123,7 +123,6 @@ class _Server:
     """The end of whoever asks."""
 
     def __init__(self) -> None:
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -138,8 +137,12 @@ class _Server:
     def ask(self, start: Start, descriptors: Sequence[int]) -> int:
         """The process that it forked."""
         told = json.dumps({"argv": list(start.argv[2:]), "env": dict(start.env), "pass": list(start.pass_fds)})
-        socket.send_fds(self._socket, [told.encode()], list(descriptors))
-        answer = self._socket.recv(64)
+        _adopts_orphans(True)
+        try:
+            socket.send_fds(self._socket, [told.encode()], list(descriptors))
+            answer = self._socket.recv(64)
+        finally:
+            _adopts_orphans(False)
         if not answer:
             raise RuntimeError(f"the fork server ended with code {self._process.wait()}")
         return int(answer)
@@ -256,6 +259,7 @@ def _become(told: dict[str, object], fds: list[int]) -> None:
     for one, number in zip(moved, wanted, strict=True):
         os.dup2(one, number)
         os.close(one)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(env)
     sys.argv = [str(one) for one in argv]
@@ -265,6 +269,11 @@ def _become(told: dict[str, object], fds: list[int]) -> None:
         setattr(sys, name, text)
         setattr(sys, f"__{name}__", text)
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, "r", closefd=False)), "utf-8")
+
+
+def _adopts_orphans(wanted: bool) -> None:
+    """For as long as one is to be adopted: others that lose their parent meanwhile are none of this process's."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, int(wanted))
 
 
 def _die_with_parent() -> None:
