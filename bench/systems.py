@@ -73,6 +73,7 @@ async def _asgi(place: Place) -> Running:
 
 async def _relay(place: Place) -> Running:
     serve = [sys.executable, "-m", "relay", "serve", "--json", "--domain", DOMAIN, "--grace", "1"]
+    serve += ["--access-log", "off"]  # as nginx has it here
     serve += ["--public", "127.0.0.1:0", "--agents", "127.0.0.1:0", "--data", str(place.directory)]
     relay = await place.run(serve, "relay")
     serving = await relay.wait_event("serving", READY)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support import forkserver
+from tests.support.child import Child
 
 pytest_plugins = ("tests.support.reliability",)
 
@@ -23,6 +24,7 @@ settings.register_profile("chaos", deadline=None, print_blob=True, max_examples=
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the profile, and forget what the developer's own shell says about relays and keys."""
     settings.load_profile("chaos" if os.environ.get("RELAY_CHAOS") else "test")
+    Child.fresh = False
     for name in list(os.environ):
         if name.startswith(("RELAY_", "MTK_")) and name not in FOR_TESTS:
             del os.environ[name]

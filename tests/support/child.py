@@ -77,8 +77,8 @@ class Child:
     """So many of its last ones are kept."""
     pass_fds: tuple[int, ...] = ()
     """Descriptors that it inherits, under the same numbers."""
-    fresh = False
-    """It is started as users do it, with all its imports, also where that is not needed (see `forkserver`)."""
+    fresh = True
+    """It is started as users do it, with all its imports. Tests do without where they can (see `forkserver`)."""
 
     def __init__(self, argv: Sequence[str], *, name: str = "child", env: Mapping[str, str] | None = None) -> None:
         self.argv = tuple(argv)
