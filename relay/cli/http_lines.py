@@ -5,7 +5,6 @@ The agent says what happened; this room decides what is worth a line, in which w
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from relay.cli.output import (
     sentence,
     size,
 )
+from relay.keys.forms import without_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +97,6 @@ class Hints:
         return REFUSALS.get(str(code), "").format(key=self._situation.key_origin)
 
 
-_KEY = re.compile(r"(mtk_(?:operator|master|child|visitor)_)[\w.-]+")
-
-
 def reporter(lines: Lines, situation: Situation, *, as_json: bool, quiet: bool) -> tuple[Report, Hints]:
     """What to give the agent to report to, and the hints that it shares."""
     hints = Hints(situation)
@@ -113,7 +110,7 @@ def reporter(lines: Lines, situation: Situation, *, as_json: bool, quiet: bool) 
         if not quiet:
             # A query may hold somebody's secret, and belongs into no log; nor does a key in a path.
             path = str(event.get("path", "")).partition("?")[0]
-            tell({**event, "path": _KEY.sub(r"\1…", path)})
+            tell({**event, "path": without_keys(path)})
         if hint:
             tell({"event": "hint", "message": hint})
 

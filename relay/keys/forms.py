@@ -65,7 +65,13 @@ _FORMS = {kind: re.compile(_source(kind, *_BOUNDS)) for kind in Kind}
 _ANY = re.compile("|".join(_source(kind, *_BOUNDS) for kind in Kind))
 _PREFIXES = tuple((kind.prefix, kind) for kind in Kind)
 _ID = re.compile(rf"mtk_(?:{'|'.join(Kind)})_[0-9A-Za-z]{{{ID_LENGTH}}}")
+_BEGUN = re.compile(rf"(mtk_(?:{'|'.join(Kind)})_)[\w.-]+")
 _VALUES = {digit: value for value, digit in enumerate(DIGITS)}
+
+
+def without_keys(text: str) -> str:
+    """The text with nothing of a key, whole or not, but its kind: for logs of what somebody else has sent."""
+    return _BEGUN.sub(r"\1…", text) if "mtk_" in text else text
 
 
 def kind_of(text: str) -> Kind | None:

@@ -14,11 +14,10 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 from relay.edge.account import Account
+from relay.keys.forms import without_keys
 
 Record = Mapping[str, Any]
 
-# A key that somebody put into a path, or a word of their own: everything of it but its kind.
-_KEY = re.compile(r"(mtk_(?:operator|master|child|visitor)_)[\w.-]+")
 # Characters of a path, a query or another's word that are kept.
 MOST = 1024
 # W3C Trace Context §3.2: version, trace id, parent id, flags.
@@ -107,8 +106,7 @@ def as_text(record: Record) -> str:
 
 def _shown(value: bytes) -> str:
     """What a visitor sent, without keys."""
-    text = value.decode("latin-1")
-    return _KEY.sub(r"\1…", text) if "mtk_" in text else text
+    return without_keys(value.decode("latin-1"))
 
 
 _NAMED = (
