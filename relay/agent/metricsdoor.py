@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
 from relay.agent.config import CannotListen
+from relay.agent.targets import place
 
 MOST_CONNECTIONS = 8
 HEAD_MOST = 8192
@@ -44,7 +45,7 @@ _REASONS = {
 
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket. Raises `CannotListen`."""
-    shown = _shown(host, port)
+    shown = place(host, port)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -65,11 +66,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 def address_of(sock: socket.socket) -> str:
     """Where it listens, with the port that it really has."""
-    return _shown(*sock.getsockname()[:2])
-
-
-def _shown(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return place(*sock.getsockname()[:2])
 
 
 def _sentence(shown: str, port: int, error: OSError | UnicodeError) -> str:

@@ -23,6 +23,11 @@ class TargetError(ValueError):
     """The text is no target; the message is one sentence with an example."""
 
 
+def place(host: str, port: int) -> str:
+    """Host and port as people write them, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where the local service listens."""

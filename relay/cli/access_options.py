@@ -14,7 +14,7 @@ from pathlib import Path
 from relay.agent.requests import why_not_upstream
 from relay.cli.errors import Mistake
 from relay.cli.output import harmless, warn
-from relay.cli.secretfiles import others_can_read, placed
+from relay.cli.secretfiles import others_can_read, placed, text_of
 from relay.exchange.heads import Fields
 from relay.keys.forms import MAX_LENGTH
 from relay.wire.access import MAX_PASSWORD, MAX_USERS, AccessRules, why_not_hash, why_not_user
@@ -133,14 +133,9 @@ def _lines(path: Path, option: str) -> Iterator[tuple[int, str]]:
         with path.open("rb") as file:
             if others_can_read(path, file.fileno()):
                 warn(f"The file {path} can be read by others on this machine; close it with: chmod 600 {path}")
-            data = file.read(MOST + 1)
-        text = data.decode("utf-8-sig")
+            text = text_of(file, MOST, option)
     except OSError as error:
         raise Mistake(f"{option} cannot be read ({error.strerror}): give the name of a file.") from None
-    except UnicodeError:
-        raise Mistake(f"{option} is not text in UTF-8: write it anew.") from None
-    if len(data) > MOST:
-        raise Mistake(f"{option} is longer than {MOST // 1024} KiB: is it the right file?")
     for number, line in enumerate(text.split("\n"), 1):
         line = line.removesuffix("\r")
         if line.strip() and not line.lstrip().startswith("#"):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from relay.cli.errors import Mistake
 from relay.cli.output import harmless, warn
@@ -31,6 +31,20 @@ def read_secret(path: Path) -> str:
         if others_can_read(path, file.fileno()):
             warn(f"The key file {path} can be read by others on this machine; close it with: chmod 600 {path}")
         return file.read(MOST).decode("ascii").strip()
+
+
+def text_of(file: BinaryIO, most: int, named: str) -> str:
+    """What an open file holds, text of at most so many bytes. Raises `OSError`, and `Mistake`, which begins with
+    `named`.
+    """
+    data = file.read(most + 1)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeError:
+        raise Mistake(f"{named} is not text in UTF-8: write it anew.") from None
+    if len(data) > most:
+        raise Mistake(f"{named} is longer than {most // 1024} KiB: is it the right file?")
+    return text
 
 
 def placed(path: Path) -> Path:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from relay.cli.errors import Mistake
 from relay.cli.output import harmless
-from relay.cli.secretfiles import is_special
+from relay.cli.secretfiles import is_special, text_of
 
 if TYPE_CHECKING:
     from yaml.nodes import Node
@@ -130,14 +130,9 @@ def read_yaml(path: Path) -> Part:
         if is_special(path):
             raise Mistake(f"{path} is no regular file: name one with --file FILE.")
         with path.open("rb") as file:
-            data = file.read(MOST + 1)
-        text = data.decode("utf-8-sig")
+            text = text_of(file, MOST, str(path))
     except OSError as error:
         raise Mistake(f"{path} cannot be read ({error.strerror}): name a file with --file FILE.") from None
-    except UnicodeError:
-        raise Mistake(f"{path} is not text in UTF-8: write it anew.") from None
-    if len(data) > MOST:
-        raise Mistake(f"{path} is longer than {MOST // 1024} KiB: is it the right file?")
     import yaml
 
     loader = None

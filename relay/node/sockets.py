@@ -52,7 +52,7 @@ def bind(address: Address, what: str) -> socket.socket:
 def name_of(sock: socket.socket) -> str:
     """`host:port` of a bound socket."""
     host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return str(Address(host, port))
 
 
 @dataclass(frozen=True, slots=True)

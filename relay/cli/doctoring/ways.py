@@ -17,6 +17,7 @@ from relay.agent.dialing import NoWay, find, reach
 from relay.agent.failures import in_words
 from relay.agent.lookups import Lookups
 from relay.agent.proxies import BadProxy, Proxy, proxy_for, refusal_in_words
+from relay.agent.targets import place
 from relay.cli.doctoring.errors import Trouble
 from relay.cli.output import harmless
 
@@ -41,7 +42,7 @@ class Place:
     @property
     def shown(self) -> str:
         """Host and port."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return place(self.host, self.port)
 
 
 @dataclass(frozen=True, slots=True)
