@@ -7,6 +7,8 @@ from relay.edge.guard import Request
 
 # How an exchange ended. Whatever nobody says anything else of, the visitor has left.
 VISITOR_LEFT, COMPLETE, BROKEN_OFF, CUT = "visitor_left", "complete", "broken_off", "cut"
+# It goes on in another process, which tells of it.
+HANDED_OVER = "handed_over"
 
 
 class Account:

@@ -60,14 +60,12 @@ class TunnelApp:
             facts = answers.facts_of(method, fields, request_id)
             await _say(send, refusal.code, facts, refusal.message)
             return
-        account = Account(request, request_id, monotonic())
+        account = services.open_account(request, request_id, monotonic())
         client = scope.get("client") or ("unknown", 0)
         caller = routing.Caller(services, client[0], services.trusts(client[0]))
-        services.exchanges += 1
         try:
             await _Visit(services, account, receive, send).run(caller)
         finally:
-            services.exchanges -= 1
             account.client = caller.who(request)
             services.close_account(account, monotonic())
 

@@ -35,7 +35,6 @@ class Entrant(Speaker):
         """Bytes behind a held request that the hub knows of."""
         self._held_head = b""
         """Of a request that is held, as it came."""
-        self._serving = False
         self._by_key = False
         """A visitor key let this exchange in: it is cut when the key is revoked, or its signer retired."""
         self._proved: access.Password | None = None
@@ -98,16 +97,17 @@ class Entrant(Speaker):
         if proving is not None:
             proving.cancel()
         self._proved = None
+        self.drop_exchange(code)
+        self.served()
+
+    def drop_exchange(self, code: ResetCode) -> None:
+        """The agent is told; the visitor may have something coming yet."""
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.abort(code)
-        self.served()
 
     def served(self) -> None:
         """The exchange is no longer under way."""
-        if self._serving:
-            self._serving = False
-            self.services.exchanges -= 1
         account, self.account = self.account, None
         if account is not None:
             if self.services.on_exchange is not None:

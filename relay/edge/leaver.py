@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from relay.edge.account import COMPLETE, CUT
+from relay.edge.account import COMPLETE, CUT, HANDED_OVER
 from relay.edge.entrance import Entrant
 from relay.edge.phase import HEAD, HELD, OVER
 from relay.edge.services import Services
@@ -53,8 +53,8 @@ class Leaver(Entrant):
 
     def cut(self) -> None:
         """See `Attended.cut`, `Admitted.cut`: an answer that is complete may still arrive, for a while."""
-        if self._serving and not self.closed:
-            if self.account is not None and self.account.ended is not COMPLETE:
+        if self.account is not None and not self.closed:
+            if self.account.ended is not COMPLETE:
                 self.account.ended = CUT
             self.leave(ResetCode.CANCEL)
             self.break_off(by_close=True)
@@ -69,7 +69,8 @@ class Leaver(Entrant):
         if descriptor is None:
             return None
         sent = self._held_head + self._buffer
-        self.account = None  # whoever answers it counts it
+        if self.account is not None:
+            self.account.ended = HANDED_OVER
         self.leave(ResetCode.CANCEL)
         self._phase = OVER
         return descriptor, sent

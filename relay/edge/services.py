@@ -11,8 +11,9 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Protocol
 
 from relay.edge.access import Gate
-from relay.edge.account import COMPLETE, Account
+from relay.edge.account import COMPLETE, HANDED_OVER, Account
 from relay.edge.gate import VisitorGate
+from relay.edge.guard import Request
 from relay.telemetry.traffic import Traffic
 from relay.tunnels.crowds import Crowd
 from relay.tunnels.hub import Hub
@@ -144,9 +145,18 @@ class Services:
         """Counts a connection out."""
         self.visitors.discard(visitor)
 
+    def open_account(self, request: Request, request_id: str, now: float) -> Account:
+        """Counts an exchange in; `now` is monotonic time, in seconds."""
+        self.exchanges += 1
+        return Account(request, request_id, now)
+
     def close_account(self, account: Account, now: float) -> None:
         """Counts an exchange that is over, or a request that was refused; `now` is monotonic time, in
         seconds."""
+        if account.request is not None:
+            self.exchanges -= 1
+        if account.ended is HANDED_OVER:
+            return
         account.over_at = now
         self.traffic.count(account, account.ended is COMPLETE)
         if self.on_exchange is not None:

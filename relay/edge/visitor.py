@@ -11,7 +11,6 @@ import contextlib
 from time import monotonic
 
 from relay.edge import answers, routing
-from relay.edge.account import Account
 from relay.edge.answers import NOTHING_MORE, Code, Extra
 from relay.edge.guard import Body, Refusal, Request
 from relay.edge.leaver import Leaver
@@ -85,7 +84,7 @@ class Visitor(Leaver):
     def on_overdue(self, reason: str) -> None:
         """See `Connection.on_overdue`."""
         if reason == "answer":
-            self._drop_exchange(ResetCode.HEAD_TIMEOUT)
+            self.drop_exchange(ResetCode.HEAD_TIMEOUT)
             self.answer(Code.HEAD_TIMEOUT, f"waited {self.services.timeouts.response_head:g} seconds")
         elif reason in ("head", "body"):
             self.answer(Code.REQUEST_TIMEOUT, f"waiting for the request {reason}")
@@ -147,9 +146,7 @@ class Visitor(Leaver):
             self._body = LengthBody(request.length or 0)
         elif request.body is Body.CHUNKED:
             self._body = ChunkedBody()
-        services.exchanges += 1
-        self._serving = True
-        self.account = Account(request, self.request_id, monotonic())
+        self.account = services.open_account(request, self.request_id, monotonic())
         self.enter(request)
 
     # ---- Entrant
@@ -228,17 +225,11 @@ class Visitor(Leaver):
 
     def _refuse_body(self, what: str) -> None:
         answered = self.exchange is not None and self.exchange.answered
-        self._drop_exchange(ResetCode.BAD_BODY)
+        self.drop_exchange(ResetCode.BAD_BODY)
         if answered:
             self.break_off_answer()
         else:
             self.answer(Code.BAD_REQUEST, what)
-
-    def _drop_exchange(self, code: ResetCode) -> None:
-        """The agent is told; the visitor has something coming yet."""
-        exchange, self.exchange = self.exchange, None
-        if exchange is not None:
-            exchange.abort(code)
 
     def _expect(self, reason: str, within: float) -> None:
         self.patience.expect(reason, self.loop.time() + within)
