@@ -23,6 +23,7 @@ from relay.wire import frames
 from relay.wire.hello import PATH, SUBPROTOCOL, Hello, encode_hello
 from tests.support.child import Child
 from tests.support.faultprocess import run_loop, say
+from tests.system.asker import Asker
 
 # Below what a relay lets strangers of one address have open at once.
 MOST_AT_ONCE = 40
@@ -120,32 +121,12 @@ class _Stranger(asyncio.Protocol):
         self.gone.set_result(self.heard)
 
 
-class _Caller(asyncio.Protocol):
-    """One request after the other on a kept connection; answers must have a Content-Length."""
-
-    def __init__(self) -> None:
-        self._heard = b""
-        self._answer: asyncio.Future[bytes] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-
-    async def ask(self, request: bytes) -> bytes:
-        self._answer = asyncio.get_running_loop().create_future()
-        self.transport.write(request)
-        return await self._answer
-
-    def data_received(self, data: bytes) -> None:
-        self._heard += data
-        head, mark, body = self._heard.partition(b"\r\n\r\n")
-        length = re.search(rb"content-length: (\d+)", head.lower())
-        if mark and length is not None and len(body) >= int(length[1]) and self._answer is not None:
-            self._answer.set_result(self._heard)
-            self._heard, self._answer = b"", None
+class _Caller(Asker):
+    """One that takes the end of its connection for an answer of a status that there is not."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._answer is not None:
-            self._answer.set_result(b"HTTP/1.1 000 lost")
+        if self.waiting is not None:
+            self.waiting.set_result(b"HTTP/1.1 000 lost")
 
 
 def _address(number: int) -> str:

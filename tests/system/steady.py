@@ -14,19 +14,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import re
 import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import cast
 
 from tests.support.child import Child
 from tests.support.faultprocess import run_loop, say, stdin_lines
+from tests.system.asker import Asker
 
 ANSWER_DEADLINE = 15.0
 NEW_EVERY = 10
-_LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,44 +75,12 @@ class Steady(Child):
 # ---- in the process
 
 
-class _Visitor(asyncio.Protocol):
-    """One connection, one request at a time."""
-
-    def __init__(self) -> None:
-        self._heard = b""
-        self._answer: asyncio.Future[bytes] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-
-    async def ask(self, request: bytes) -> bytes:
-        """The answer, or what there was of it when the connection ended."""
-        self._heard = b""
-        self._answer = asyncio.get_running_loop().create_future()
-        self.transport.write(request)
-        return await self._answer
-
-    def data_received(self, data: bytes) -> None:
-        self._heard += data
-        head, mark, body = self._heard.partition(b"\r\n\r\n")
-        length = _LENGTH.search(head + b"\r\n")
-        if mark and length is not None and len(body) >= int(length[1]):
-            self._done()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._done()
-
-    def _done(self) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(self._heard)
-
-
 class _Crowd:
     """All visitors, and what they saw since the last mark."""
 
     def __init__(self, port: int, host: str, rate: float) -> None:
         self._port, self._host, self._rate = port, host, rate
-        self._idle: list[_Visitor] = []
+        self._idle: list[Asker] = []
         self._under_way: set[asyncio.Task[None]] = set()
         self._forget()
 
@@ -173,14 +139,14 @@ class _Crowd:
         elif visitor is not None:
             self._idle.append(visitor)
 
-    async def _visitor(self, number: int) -> _Visitor:
+    async def _visitor(self, number: int) -> Asker:
         if number % NEW_EVERY == 0 and self._idle:
             self._idle.pop(0).transport.close()
         while self._idle and number % NEW_EVERY:
             visitor = self._idle.pop()
             if not visitor.transport.is_closing():
                 return visitor
-        _, visitor = await asyncio.get_running_loop().create_connection(_Visitor, "127.0.0.1", self._port)
+        _, visitor = await asyncio.get_running_loop().create_connection(Asker, "127.0.0.1", self._port)
         return visitor
 
 

@@ -21,20 +21,20 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import websockets.asyncio.client
 from websockets.exceptions import WebSocketException
 
 from tests.support.child import Child
 from tests.support.faultprocess import run_loop, say, stdin_lines
+from tests.system.asker import Asker
 
 DEADLINE = 20.0
 LONG_EVERY = 0.25
 """Seconds between two of each long kind."""
 PIECES = 10
 PAUSE = 0.1
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 _CLOSE = re.compile(rb"\r\nconnection: *close\r\n", re.IGNORECASE)
 
 
@@ -86,25 +86,17 @@ class _Failed(Exception):
     """What a visitor saw that it should not have seen."""
 
 
-class _Connection(asyncio.Protocol):
-    """A kept connection, one request at a time."""
+class _Connection(Asker):
+    """One whose end is never as it should be, unless it was asked for."""
 
     def __init__(self, failed: Callable[[str], None]) -> None:
+        super().__init__()
         self._failed = failed
-        self._heard = b""
-        self._answer: asyncio.Future[bytes] | None = None
         self.open = True
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
 
     async def ask(self, request: bytes) -> bytes:
         """The whole answer. Raises `_Failed`."""
-        self._heard = b""
-        self._answer = asyncio.get_running_loop().create_future()
-        self.transport.write(request)
-        answer = await self._answer
-        self._answer = None
+        answer = await super().ask(request)
         if _CLOSE.search(answer):
             self.close()
         return answer
@@ -113,16 +105,9 @@ class _Connection(asyncio.Protocol):
         self.open = False
         self.transport.close()
 
-    def data_received(self, data: bytes) -> None:
-        self._heard += data
-        head, mark, body = self._heard.partition(b"\r\n\r\n")
-        length = _LENGTH.search(head + b"\r\n")
-        if mark and length is not None and len(body) >= int(length[1]) and self._answer is not None:
-            self._answer.set_result(self._heard)
-
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(_Failed("reset" if exc else "closed without an answer"))
+        if self.waiting is not None:
+            self.waiting.set_exception(_Failed("reset" if exc else "closed without an answer"))
         elif self.open:
             self._failed("closed while idle")
         self.open = False
