@@ -1,5 +1,6 @@
-"""`python -m bench [--quick]`: a whole run, its figures, tables and picture. `python -m bench page`: the page again.
+"""`python -m bench [--quick]`: a run, its figures, tables and picture; a whole one also writes docs/performance.md.
 
+`python -m bench page [RUN.json]` makes that page again, from the run beside it or from another one.
 Exits with 0 whatever the figures are: a benchmark tells, it does not judge a build. 2: it could not run at all.
 """
 
@@ -13,13 +14,13 @@ import sys
 import time
 from pathlib import Path
 
-from bench import page, plot, results, stages, table, targets
+from bench import page, plot, profile, results, stages, table, targets
 from bench.effort import FULL, QUICK, Effort
-from bench.place import Unavailable, place, program
+from bench.place import Unavailable, place, program, version_of
 from bench.rivals import RIVALS
 from bench.systems import REFERENCES, RELAY, System
 
-GRACE = 60.0  # seconds behind the limit, in which the last step ends; then the run is cut
+GRACE = 40.0  # seconds behind the limit, in which the last step ends; then the run is cut
 QUIET = 0.1  # cores that others may use
 STAGES = ("near", "far", "growth")
 
@@ -28,14 +29,14 @@ def main() -> int:
     """Entry of `python -m bench`."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the relay beside others.")
     parser.add_argument("what", nargs="?", choices=("run", "page"), default="run")
+    parser.add_argument("of", nargs="?", type=Path, metavar="RUN.json", help="of `page`: the run that it shows")
     parser.add_argument("--quick", action="store_true", help="two minutes, one round, no rivals unless named")
     parser.add_argument("--systems", help="names, separated by commas; default: all that are here")
     parser.add_argument("--stages", default=",".join(STAGES), help="of near, far and growth")
     parser.add_argument("--rounds", type=int)
-    parser.add_argument("--publish", action="store_true", help="write docs/performance.md from this run")
     options = parser.parse_args()
     if options.what == "page":
-        page.render_again()
+        page.publish_again(options.of)
         return 0
     raise_descriptor_limit()
     effort = QUICK if options.quick else FULL
@@ -51,7 +52,8 @@ def main() -> int:
     except KeyboardInterrupt:
         sys.stderr.write("Stopped; nothing was written.\n")
         return 130
-    write(found, options.publish)
+    whole = options.rounds is None and options.systems is None and options.stages == ",".join(STAGES)
+    write(found, publish=whole and not options.quick)
     return 0
 
 
@@ -69,10 +71,12 @@ def chosen(names: str | None, quick: bool) -> list[System]:
 
 async def measure(effort: Effort, systems: list[System], wanted: list[str]) -> results.Results:
     """The stages, one after the other; what was measured when the time is up counts."""
-    found = results.Results(effort is QUICK, results.today(), results.machine())
+    found = results.Results(effort.quick, results.today(), results.machine(version_of("wrk", "-v")))
+    if not effort.quick:
+        found.profile = dataclasses.asdict(await asyncio.to_thread(profile.taken))
     run = stages.Run(found, effort)
     busy, ours = results.busy(), results.ours()
-    if effort is QUICK:
+    if effort.quick:
         found.notes.append("A quick run: one round, short loads, and no rivals unless they were named.")
     try:
         async with asyncio.timeout(effort.limit + GRACE), place() as here:
@@ -81,7 +85,7 @@ async def measure(effort: Effort, systems: list[System], wanted: list[str]) -> r
             if "far" in wanted:
                 await stages.far(run, here, [one for one in systems if not one.rival], effort.far_rounds)
             if "growth" in wanted and RELAY in systems:
-                await stages.growth(run, here)
+                await stages.growth(run, here, systems)
             if "far" in wanted:  # with the time that is left
                 await stages.far(run, here, [one for one in systems if one.rival], 1)
     except TimeoutError:
@@ -102,24 +106,16 @@ def write(found: results.Results, publish: bool) -> None:
     stem.with_suffix(".json").write_text(found.to_json(), encoding="utf-8")
     text = f"{table.judged(found)}\n\n{table.measured(found)}\n"
     stem.with_suffix(".md").write_text(text, encoding="utf-8")
-    pictures = [stem.with_suffix(".png")]
-    if publish:
-        page.publish(found)
-        pictures.append(page.PLOT)
-    picture(found, pictures)
+    try:
+        plot.draw(found, stem.with_suffix(".png"))
+        if publish:
+            page.publish(found)
+    except ImportError:
+        found.notes.append("No picture: matplotlib is not installed (the extra `bench` has it).")
     sys.stdout.write("\n" + text + "\n" + "\n".join(targets.lines(found)) + "\n")
     for note in found.notes:
         sys.stdout.write(f"note: {note}\n")
     sys.stdout.write(f"\nWritten: {stem.relative_to(Path.cwd()) if stem.is_relative_to(Path.cwd()) else stem}.*\n")
-
-
-def picture(found: results.Results, paths: list[Path]) -> None:
-    """The plot, where matplotlib is installed."""
-    try:
-        for path in paths:
-            plot.draw(found, path)
-    except ImportError:
-        found.notes.append("No picture: matplotlib is not installed (the extra `bench` has it).")
 
 
 def raise_descriptor_limit() -> None:

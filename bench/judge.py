@@ -1,6 +1,7 @@
-"""How a target is judged: a figure as a function of a run, two limits, a verdict. Which targets there are: `targets`.
+"""How a target is judged: a figure as a function of a run and a system, two limits, a verdict. Which: `targets`.
 
-A figure is judged as it is shown, rounded to its digits.
+The relay is judged; for any other system the same figure is what stands beside it. A figure is judged as it is shown,
+rounded to its digits.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ from bench.results import Results
 
 MIB = 1024.0**2
 Verdict = Literal["wanted", "met", "missed", "not measured"]
-Judged = Callable[[Results], float | None]
+Judged = Callable[[Results, str], float | None]
+"""Of a run, for a system by its name; None where something that it needs was not measured."""
+Why = Callable[[Results], str]
+Cell = tuple[str, str]
+"""(workload, key)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,27 +31,39 @@ class Target:
     wanted: float
     at_least: bool = False
     unit: str = ""
-    elsewhere: str = ""
-    """What was seen of others on the same kind of machine, for the reader."""
-    why: str = ""
-    """Where the cost lies, said where the target is missed or only met."""
+    why: Why | None = None
+    """Where the cost lies in this run, said where the target is missed or only met."""
 
     @property
     def digits(self) -> int:
         """Digits behind the point."""
         return 0 if self.unit == "MiB" else 2 if not self.unit else 1
 
-    def verdict(self, results: Results) -> tuple[float | None, Verdict]:
-        """The figure and what it means."""
-        exact = self.judged(results)
-        if exact is None:
-            return None, "not measured"
-        value = round(exact, self.digits)
+    def value(self, results: Results, system: str = "relay") -> float | None:
+        """The figure, rounded as it is shown."""
+        exact = self.judged(results, system)
+        return None if exact is None else round(exact, self.digits)
 
-        def holds(limit: float) -> bool:
-            return value >= limit if self.at_least else value <= limit
+    def verdict(self, results: Results) -> Verdict:
+        """What the relay's figure means."""
+        value = self.value(results)
+        if value is None:
+            return "not measured"
+        return (
+            "wanted"
+            if self.is_within(value, self.wanted)
+            else "met"
+            if self.is_within(value, self.needed)
+            else "missed"
+        )
 
-        return value, "wanted" if holds(self.wanted) else "met" if holds(self.needed) else "missed"
+    def is_within(self, value: float, limit: float) -> bool:
+        """Whether a figure is at least as good as another."""
+        return value >= limit if self.at_least else value <= limit
+
+    def show(self, value: float | None) -> str:
+        """As people read it."""
+        return "–" if value is None else f"{value:,.{self.digits}f}{' ' + self.unit if self.unit else ''}"
 
     def limit(self, value: float) -> str:
         """As people write it."""
@@ -58,27 +75,28 @@ def _ratio(above: float | None, below: float | None) -> float | None:
 
 
 def against_nginx(workload: str, key: str, of_nginx: str = "") -> Judged:
-    """The relay's figure over nginx's."""
+    """A system's figure over nginx's."""
 
-    def judged(results: Results) -> float | None:
-        return _ratio(results.median(workload, "relay", key), results.median(workload, "nginx", of_nginx or key))
-
-    return judged
-
-
-def between(numerator: tuple[str, str, str], denominator: tuple[str, str, str]) -> Judged:
-    """One figure over another; each is (workload, system, key)."""
-
-    def judged(results: Results) -> float | None:
-        return _ratio(results.median(*numerator), results.median(*denominator))
+    def judged(results: Results, system: str) -> float | None:
+        return _ratio(results.median(workload, system, key), results.median(workload, "nginx", of_nginx or key))
 
     return judged
 
 
-def single(workload: str, key: str, unit: float, system: str = "relay") -> Judged:
+def between(numerator: Cell, denominator: Cell, below: str = "") -> Judged:
+    """One figure over another of the same system, or of the system `below`."""
+
+    def judged(results: Results, system: str) -> float | None:
+        above = results.median(numerator[0], system, numerator[1])
+        return _ratio(above, results.median(denominator[0], below or system, denominator[1]))
+
+    return judged
+
+
+def single(workload: str, key: str, unit: float) -> Judged:
     """One figure in its unit."""
 
-    def judged(results: Results) -> float | None:
+    def judged(results: Results, system: str) -> float | None:
         return _ratio(results.median(workload, system, key), unit)
 
     return judged
@@ -88,25 +106,25 @@ def peak(key: str, workloads: Iterable[str]) -> Judged:
     """The most memory above idle that the relay's side (or the agent's) held in any of these, in MiB."""
     names = tuple(workloads)
 
-    def judged(results: Results) -> float | None:
-        figures = [figure.most for name in names if (figure := results.figure(name, "relay", key))]
+    def judged(results: Results, system: str) -> float | None:
+        figures = [figure.most for name in names if (figure := results.figure(name, system, key))]
         return max(figures) / MIB if figures else None
 
     return judged
 
 
-def added_time(results: Results) -> float | None:
-    """One request at a time: what the relay adds to direct, over what nginx adds."""
-    rates = [results.median("small-1", name, "rate") for name in ("direct", "nginx", "relay")]
+def added_time(results: Results, system: str) -> float | None:
+    """One request at a time: what a system adds to direct, over what nginx adds."""
+    rates = [results.median("small-1", name, "rate") for name in ("direct", "nginx", system)]
     if not all(rates):
         return None
-    direct, nginx, relay = (1 / rate for rate in rates if rate)
-    return _ratio(relay - direct, nginx - direct) if nginx > direct else None
+    direct, nginx, one = (1 / rate for rate in rates if rate)
+    return _ratio(one - direct, nginx - direct) if nginx > direct else None
 
 
-def added_delay(results: Results) -> float | None:
-    """Median delay of an event: what the relay adds to direct, over what nginx adds."""
-    direct, nginx, relay = (results.median("events", name, "p50") for name in ("direct", "nginx", "relay"))
-    if direct is None or nginx is None or relay is None or nginx <= direct:
+def added_delay(results: Results, system: str) -> float | None:
+    """Median delay of an event: what a system adds to direct, over what nginx adds."""
+    direct, nginx, one = (results.median("events", name, "p50") for name in ("direct", "nginx", system))
+    if direct is None or nginx is None or one is None or nginx <= direct:
         return None
-    return (relay - direct) / (nginx - direct)
+    return (one - direct) / (nginx - direct)

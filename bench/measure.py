@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import sys
 import time
@@ -32,31 +33,52 @@ _RATE = re.compile(r"^Requests/sec:\s+([\d.]+)", re.MULTILINE)
 _WRONG = re.compile(r"(?:Non-2xx or 3xx responses:\s+(\d+)|Socket errors: connect (\d+), read (\d+), write (\d+))")
 
 
-@dataclass(slots=True)
 class Cost:
-    """CPU seconds that a system's processes use between `start` and `stop`."""
+    """CPU seconds that a system's processes use from here to `stop`, and what load maker and origin use meanwhile."""
 
-    running: Running
-    relay: float = 0.0
-    agent: float = 0.0
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self._before = self._now()
 
-    def start(self) -> None:
-        """From here."""
-        self.relay, self.agent = self._now()
+    def stop(self, units: float, seconds: float) -> Sample:
+        """Up to here: divided by so many units of work; of load maker and origin the cores that were used, on average.
 
-    def stop(self, units: float) -> Sample:
-        """Up to here, divided by so many units of work."""
-        relay, agent = self._now()
+        The load maker has ended before, and was the only process that did; its load took so many seconds.
+        """
+        relay, agent, origin, load = (now - before for now, before in zip(self._now(), self._before, strict=True))
         sample: Sample = {}
-        if self.running.relay:
-            sample["relay_cpu"] = (relay - self.relay) / units
-        if self.running.agent:
-            sample["agent_cpu"] = (agent - self.agent) / units
-        return sample
+        if self._running.relay:
+            sample["relay_cpu"] = relay / units
+        if self._running.agent:
+            sample["agent_cpu"] = agent / units
+        return sample | {"load_busy": load / seconds, "origin_busy": origin / seconds}
 
-    def _now(self) -> tuple[float, float]:
-        relay, agent = self.running.relay, self.running.agent
-        return relay.cpu_seconds() if relay else 0.0, agent.cpu_seconds() if agent else 0.0
+    def _now(self) -> tuple[float, float, float, float]:
+        relay, agent = self._running.relay, self._running.agent
+        origin = sum(child.cpu_seconds() for child in self._running.origins)
+        own = os.times()
+        ended = own.children_user + own.children_system
+        return relay.cpu_seconds() if relay else 0.0, agent.cpu_seconds() if agent else 0.0, origin, ended
+
+
+class Peaks:
+    """The most that a system's processes hold from here to `stop`, above what they held before any load."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        for part in (running.relay, running.agent):
+            if part:
+                part.reset_peak()
+
+    def stop(self) -> Sample:
+        """Up to here, in bytes."""
+        relay, agent = self._running.relay, self._running.agent
+        sample: Sample = {}
+        if relay:
+            sample["relay_peak"] = max(0, relay.peak_rss() - self._running.relay_idle)
+        if agent:
+            sample["agent_peak"] = max(0, agent.peak_rss() - self._running.agent_idle)
+        return sample
 
 
 def live_door(running: Running) -> Door:
@@ -100,14 +122,14 @@ async def small(running: Running, connections: int, seconds: int, script: Path |
     argv += ["-s", str(script)] if script else []
     argv += ["-H", f"Host: {running.static.host}", f"http://127.0.0.1:{running.static.port}{SMALL}"]
     cost = Cost(running)
-    cost.start()
     async with Child(argv, name="wrk") as child:
         code = await child.wait(seconds + SLACK)
         said = "\n".join(child.lines)
         requests, rate = _REQUESTS.search(said), _RATE.search(said)
         if code or requests is None or rate is None or not int(requests[1]):
             raise ChildError(f"wrk failed\n{said}\n{child.report()}")
-    sample: Sample = {"rate": float(rate[1]), "requests": float(requests[1])} | cost.stop(int(requests[1]) / 1000)
+    sample: Sample = {"rate": float(rate[1]), "requests": float(requests[1])}
+    sample |= cost.stop(int(requests[1]) / 1000, seconds)
     for share, number, unit in _LATENCY.findall(said):
         sample[f"p{share}"] = float(number) * _UNITS[unit]
     sample["wrong"] = float(sum(int(number) for match in _WRONG.findall(said) for number in match if number))
@@ -146,29 +168,21 @@ class Bulk:
 async def bulk(running: Running, kind: Bulk) -> Sample:
     """Bytes per second, CPU seconds per GiB, peak memory above idle."""
     door, path = (running.static, bulk_path(kind.size)) if kind.direction == "down" else (live_door(running), "/sink")
-    for child in (running.relay, running.agent):
-        if child:
-            child.reset_peak()
-    cost = Cost(running)
-    cost.start()
+    peaks, cost = Peaks(running), Cost(running)
     sample = await made(kind.seconds, "bulk", door, path, *kind.options())
-    sample |= cost.stop(sample["bytes"] / GIB)
-    if running.relay:
-        sample["relay_peak"] = max(0, running.relay.peak_rss() - running.relay_idle)
-    if running.agent:
-        sample["agent_peak"] = max(0, running.agent.peak_rss() - running.agent_idle)
-    return sample
+    return sample | cost.stop(sample["bytes"] / GIB, sample["seconds"]) | peaks.stop()
 
 
 async def beside(running: Running, rate: float, seconds: float, connections: int = 1) -> Sample:
     """Small GETs while a bulk download runs, held at `rate` bytes/s (0: at full speed)."""
     more = ("down", "--seconds", seconds + LONGER, "--rate", rate)
+    peaks = Peaks(running)
     async with loading("bulk", running.static, bulk_path(0), *more) as child:
         await child.wait_event("flowing", SLACK)
         interval = 0.002 if connections == 1 else 0.05
         sample = await probe(running, seconds, connections, interval)
         moved = await result(child, seconds)
-    return sample | {"bulk": moved["rate"]}
+    return sample | {"bulk": moved["rate"]} | peaks.stop()
 
 
 # ------------------------------------------------------------------------------------------------ streams
@@ -183,9 +197,8 @@ async def echo(running: Running, seconds: float, connections: int = 32) -> Sampl
     """WebSocket messages echoed per second."""
     more = ("--seconds", seconds, "--connections", connections)
     cost = Cost(running)
-    cost.start()
     sample = await made(seconds, "websocket", live_door(running), "/echo", *more)
-    return sample | cost.stop(sample["count"] / 1000)
+    return sample | cost.stop(sample["count"] / 1000, seconds)
 
 
 async def idle_streams(running: Running, streams: int) -> Sample:

@@ -1,6 +1,8 @@
 """nginx as the origin and as the reference proxy: its configuration as text. One process each.
 
-The proxy has what a good single hop has: keep-alive connections to the origin, HTTP/1.1, no buffering of streams.
+The proxy has what a good single hop has: keep-alive connections to the origin, HTTP/1.1, and nginx's own defaults for
+answers of known length, except that nothing goes to a disk. The live door is not buffered, as nginx's users set it for
+event streams and uploads. At the static door that would halve nginx's bytes per second, and flatter all others.
 """
 
 from __future__ import annotations
@@ -48,8 +50,7 @@ sendfile on;
 _PROXY = """\
 client_max_body_size 0;
     proxy_http_version 1.1;
-    proxy_buffering off;
-    proxy_request_buffering off;
+    proxy_max_temp_file_size 0;
     proxy_read_timeout 600s;
     proxy_set_header Host $proxy_host;
     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
@@ -62,6 +63,7 @@ _DOOR = """\
         listen 127.0.0.1:{port} backlog=4096;
         location / {{
             proxy_pass http://{name};
+            {how}
             proxy_set_header Connection $hop;
             proxy_set_header Upgrade $http_upgrade;
             proxy_set_header Host $proxy_host;
@@ -69,6 +71,9 @@ _DOOR = """\
         }}
     }}
 """
+
+
+_UNBUFFERED = "proxy_buffering off; proxy_request_buffering off;"
 
 
 def bulk_path(size: int) -> str:
@@ -94,8 +99,10 @@ def origin(directory: Path, port: int, files: Path) -> str:
 
 
 def proxy(directory: Path, doors: Mapping[str, tuple[int, int]]) -> str:
-    """A reverse proxy: for each name the port it listens on and the port it forwards to."""
-    rest = _PROXY.format() + "".join(_DOOR.format(name=name, port=port, to=to) for name, (port, to) in doors.items())
+    """A reverse proxy: for each name the port it listens on and the port it forwards to; `live` is not buffered."""
+    rest = _PROXY.format()
+    for name, (port, to) in doors.items():
+        rest += _DOOR.format(name=name, port=port, to=to, how=_UNBUFFERED if name == "live" else "")
     return _FRAME.format(directory=directory, name="proxy", rest=rest)
 
 

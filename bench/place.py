@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +26,7 @@ from tests.support.faultprocess import FaultProcess
 READY_WITHIN = 20.0
 PORTS = range(20_000, 32_000)
 _SHARED_MEMORY = Path("/dev/shm")
+_VERSION = re.compile(r"(?<![\d.:])\d+\.\d+\.\d+(?![\d.])")
 
 
 class Unavailable(Exception):
@@ -46,6 +49,7 @@ class Place:
     stack: contextlib.AsyncExitStack
     static: int = 0
     live: int = 0
+    origins: tuple[Child, ...] = ()
     one_way: float | None = None
     """None: agents connect to their relay directly; else through a fault process with this delay."""
 
@@ -64,7 +68,7 @@ class Place:
         """A place of one system's own, with the same origins."""
         directory = self.directory / name
         directory.mkdir(exist_ok=True)
-        return Place(directory, stack, self.static, self.live, one_way)
+        return Place(directory, stack, self.static, self.live, self.origins, one_way)
 
 
 def free_ports(count: int) -> list[int]:
@@ -89,6 +93,15 @@ def program(name: str) -> str:
     return found
 
 
+def version_of(name: str, option: str) -> str:
+    """What a program says its version is; empty where it is absent or says none."""
+    with contextlib.suppress(Unavailable, OSError, subprocess.TimeoutExpired):
+        said = subprocess.run([program(name), option], capture_output=True, text=True, timeout=5.0, check=False)
+        found = _VERSION.search(said.stdout + said.stderr)
+        return found[0] if found else ""
+    return ""
+
+
 @contextlib.asynccontextmanager
 async def place() -> AsyncIterator[Place]:
     """A directory that is removed at the end, with both origins in service. Raises Unavailable without nginx."""
@@ -98,9 +111,10 @@ async def place() -> AsyncIterator[Place]:
             here = Place(Path(name), stack)
             [here.static] = free_ports(1)
             text = nginxconf.origin(here.directory, here.static, nginxconf.bulk_files(here.directory))
-            await here.run(nginxconf.argv(nginx, here.directory, "origin", text), "origin")
+            static = await here.run(nginxconf.argv(nginx, here.directory, "origin", text), "origin")
             live = await here.run([sys.executable, "-m", "bench.live"], "live origin")
             here.live = int((await live.wait_event("listening", READY_WITHIN))["port"])
+            here.origins = static, live
             await answers(Door(here.static), nginxconf.SMALL)
             yield here
 

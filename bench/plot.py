@@ -1,7 +1,11 @@
-"""The picture: panels of bars, one bar a system, the relay in its own colour. Needs matplotlib (extra `bench`)."""
+"""The picture: panels of bars, one bar a system, the relay in its own colour. Needs matplotlib (extra `bench`).
+
+It carries a digest of the run that it shows, so that a picture of another run is found out.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,11 @@ PANELS: tuple[tuple[str, str, float, tuple[tuple[str, str], ...]], ...] = (
 OURS, OTHERS = "#1f6f8b", "#b9c4c9"
 
 
+def digest(results: Results) -> str:
+    """Of everything that was measured."""
+    return "run " + hashlib.sha256(results.to_json().encode()).hexdigest()
+
+
 def draw(results: Results, path: Path) -> None:
     """Writes a PNG. Raises ImportError without matplotlib."""
     import matplotlib
@@ -31,7 +40,7 @@ def draw(results: Results, path: Path) -> None:
         _panel(axis, results, factor, keys)
         axis.set_title(title, fontsize=10)
         axis.set_ylabel(unit)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    figure.savefig(path, dpi=110, metadata={"Software": None, "Description": digest(results)})
     pyplot.close(figure)
 
 

@@ -10,10 +10,13 @@ import json
 import os
 import platform
 import statistics
+import sysconfig
 import time
+import timeit
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import relay
 
@@ -42,6 +45,8 @@ class Results:
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
+    profile: dict[str, Any] = field(default_factory=dict)
+    """A `bench.profile.Profile`; empty where none was taken."""
 
     def add(self, workload: str, system: str, sample: Sample) -> None:
         """One more sample."""
@@ -71,15 +76,15 @@ class Results:
         return cls(**json.loads(text))
 
 
-def machine() -> dict[str, str]:
-    """What the figures depend on. No name of the machine, no path."""
+def machine(wrk: str = "") -> dict[str, str]:
+    """What the figures depend on, with the version of the load maker. No name of the machine, no path."""
     said = {"processor": _processor(), "cores": str(len(os.sched_getaffinity(0))), "memory": _memory()}
     said["kernel"] = f"{platform.system()} {platform.release().partition('-')[0]}"
-    said["Python"] = platform.python_version()
+    said["Python"] = f"{platform.python_version()} ({_build()})"
     said["relay"] = relay.__version__
     for package in ("uvloop", "picows", "httptools", "uvicorn"):
         said[package] = version(package)
-    return said
+    return said | ({"wrk": wrk} if wrk else {})
 
 
 def today() -> str:
@@ -99,6 +104,17 @@ def ours() -> float:
     """CPU seconds of this process and of those that it has waited for."""
     own = os.times()
     return own.user + own.system + own.children_user + own.children_system
+
+
+def _build() -> str:
+    """How the interpreter was configured, and how fast it is: some distributions optimise theirs by other ways."""
+    flags = str(sysconfig.get_config_var("CONFIG_ARGS"))
+    said = [f"{'with' if flag in flags else 'without'} {flag}" for flag in ("--enable-optimizations", "--with-lto")]
+    turns = 100_000
+    loop = timeit.repeat(
+        "for i in range(turns): total += i & 7", "total = 0", globals={"turns": turns}, number=1, repeat=20
+    )
+    return f"configured {' and '.join(said)}; one turn of a simple loop takes {min(loop) / turns * 1e9:.0f} ns"
 
 
 def _processor() -> str:

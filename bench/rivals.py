@@ -6,9 +6,11 @@ Encryption between agent and relay is off where it can be, as it is for the rela
 
 from __future__ import annotations
 
+import dataclasses
+
 from bench.nginxconf import SMALL
 from bench.place import Door, Place, Unavailable, answers, free_ports, program
-from bench.systems import Running, System
+from bench.systems import Running, System, Together
 from tests.support.processes import DOMAIN
 
 BORE_CONTROL_PORT = 7835  # fixed in bore
@@ -90,11 +92,10 @@ async def _bore(place: Place) -> Running:
     )
     argv = [bore, "local", "--to", "127.0.0.1"]
     agent = await place.run([*argv, str(place.static), "--port", str(static)], "bore client", _QUIET)
-    # Its second door has a process of its own; the figures of the agent are those of the first.
-    await place.run([*argv, str(place.live), "--port", str(live)], "bore client", _QUIET)
+    second = await place.run([*argv, str(place.live), "--port", str(live)], "bore client", _QUIET)
     if relay.returncode is not None:
         raise Unavailable(f"bore's port {BORE_CONTROL_PORT} is in use")
-    return Running("bore", Door(static), Door(live), relay, agent)
+    return Running("bore", Door(static), Door(live), relay, Together(agent, second))
 
 
 def _rival(system: System) -> System:
@@ -105,16 +106,30 @@ def _rival(system: System) -> System:
         await answers(running.static, SMALL)
         return running
 
-    return System(system.name, system.about, checked, True, system.delayable)
+    return dataclasses.replace(system, start=checked, rival=True)
 
+
+_BYTES_ONLY = (
+    "it copies the bytes of a TCP port: it reads no request, routes none by name, and adds, checks or refuses nothing"
+)
+_COMPILED = "it is compiled"
 
 RIVALS = tuple(
     _rival(system)
     for system in (
-        System("frp", "frps and frpc, HTTP proxies by domain, without TLS", _frp),
-        System("piko", "piko server and agent, HTTP endpoints", _piko),
-        System("chisel", "chisel with reverse ports (always over SSH)", _chisel),
-        System("rathole", "rathole over plain TCP, one port for each service", _rathole),
-        System("bore", "bore, one port and one client for each service", _bore, delayable=False),
+        System("frp", "frps and frpc, HTTP proxies by domain, without TLS", _frp, ("frps", "-v"), spares=_COMPILED),
+        System("piko", "piko server and agent, HTTP endpoints", _piko, ("piko", "--version"), spares=_COMPILED),
+        System("chisel", "reverse ports, always over SSH", _chisel, ("chisel", "--version"), spares=_BYTES_ONLY),
+        System(
+            "rathole", "plain TCP, one port for each service", _rathole, ("rathole", "--version"), spares=_BYTES_ONLY
+        ),
+        System(
+            "bore",
+            "plain TCP, one port and one client for each service",
+            _bore,
+            ("bore", "--version"),
+            delayable=False,
+            spares=_BYTES_ONLY,
+        ),
     )
 )

@@ -19,7 +19,7 @@ from bench.loads.wire import LoadError
 from bench.measure import Bulk
 from bench.place import Door, Place, Unavailable, answers
 from bench.results import Results, Sample
-from bench.systems import REFERENCES, RELAY, Running, System, agent_argv
+from bench.systems import RELAY, Running, System, agent_argv
 from tests.support.child import ChildError
 from tests.support.processes import DOMAIN
 
@@ -27,10 +27,10 @@ ONE_WAY = 0.05  # seconds: half of the 100 ms
 HELD = 100e6  # bytes/s of the bulk stream that is held back
 FAR_CONNECTIONS = 8
 STARTS = 3
-FOR_US = ("down-8", "up-8", "echo")  # not asked of rivals: no time
+FULL_UP = 0.9  # cores of a load maker or an origin, each with one thread, from which on it may be what limits
 NAMING_AGENTS = 30
 MOST_NAMES = 64  # that one agent may have
-REGISTERED_SECONDS = 3
+REGISTERED_SECONDS = 2
 Work = Callable[[Running], Awaitable[Sample]]
 
 
@@ -43,6 +43,10 @@ class Workload:
     but: tuple[str, ...] = ()
     headline: str = ""
     """The key of the sample that is shown while the run goes on."""
+    times: int = 1
+    """So often in each round: more where small differences are compared."""
+    minor: bool = False
+    """Who is in no ratio of a target, direct and the rivals, is asked for it in the first round only."""
 
 
 class Run:
@@ -70,6 +74,8 @@ class Run:
             self.note(f"{workload.name} failed with {running.name}: {str(error).splitlines()[0]}")
             return
         self.results.add(workload.name, running.name, sample)
+        if running.name != "direct" and max(sample.get("load_busy", 0.0), sample.get("origin_busy", 0.0)) > FULL_UP:
+            self.note(f"{workload.name}: the load maker or the origin may have limited {running.name}.")
         if sample.get("wrong"):
             self.note(f"{workload.name}: {sample['wrong']:.0f} answers of {running.name} were errors or never came.")
         key = workload.headline or next(iter(sample))
@@ -101,8 +107,9 @@ async def start(run: Run, place: Place, systems: Sequence[System], stage: str) -
         except ChildError as error:
             run.note(f"{system.name} was skipped, it did not start: {str(error).splitlines()[0]}.")
             continue
+        running.origins = place.origins
         started.append(running)
-        run.results.systems.setdefault(system.name, system.about)
+        run.results.systems.setdefault(system.name, system.describe())
     await measure.settle(0.5)
     for running in started:
         running.note_idle()
@@ -122,31 +129,33 @@ def _bulk(kind: Bulk) -> Work:
 
 def near_workloads(effort: Effort) -> list[Workload]:
     """Everything that all systems are asked for on loopback."""
-    one = effort
+    one, spared = effort, ("asgi", "direct")
+    # What ASGI costs is told by one row; at one connection and at many it would say no more.
     found = [
-        # What ASGI costs is told by one row; at one connection and at many it would say no more.
-        Workload(f"small-{number}", _small(number, one.small), () if number == 32 else ("asgi",), "rate")
-        for number in one.connections
+        Workload("small-1", _small(1, one.small), ("asgi",), "rate", times=one.again),
+        Workload("small-32", _small(32, one.small), (), "rate"),
+        Workload("small-256", _small(256, one.small), ("asgi",), "rate", minor=True),
+        Workload("varied-32", _small(32, one.small, measure.VARIED), ("asgi",), "rate", minor=True),
+        Workload("down-1", _bulk(Bulk("down", one.down)), ("asgi",), "rate"),
+        Workload("up-1", _bulk(Bulk("up", one.up)), ("asgi",), "rate"),
     ]
-    found.append(Workload("varied-32", _small(32, one.small, measure.VARIED), ("asgi",), "rate"))
-    bulk = [("down-1", Bulk("down", one.down)), ("up-1", Bulk("up", one.up))]
-    bulk += [("down-8", Bulk("down", one.many_down, 8))] if one.many_down else []
-    bulk += [("up-8", Bulk("up", one.many_up, 8))] if one.many_up else []
-    found += [Workload(name, _bulk(kind), ("asgi",), "rate") for name, kind in bulk]
-    spared = ("asgi", "direct")
+    if one.many:
+        found.append(Workload("down-8", _bulk(Bulk("down", one.many, 8)), ("asgi",), "rate"))
+        found.append(Workload("up-8", _bulk(Bulk("up", one.many, 8)), ("asgi",), "rate", minor=True))
     found += [
-        Workload("probe", lambda r: measure.probe(r, one.beside / 2), spared, "p99"),
-        Workload("beside-held", lambda r: measure.beside(r, HELD, one.beside), spared, "p99"),
+        Workload("probe", lambda r: measure.probe(r, one.beside), spared, "p99", times=one.again),
+        Workload("beside-held", lambda r: measure.beside(r, HELD, one.beside), spared, "p99", times=one.again),
         Workload("beside-full", lambda r: measure.beside(r, 0, one.beside), spared, "p99"),
-        Workload("events", lambda r: measure.events(r, one.events), ("asgi",), "p50"),
+        Workload("events", lambda r: measure.events(r, one.events), ("asgi",), "p50", times=one.again),
     ]
     if one.echo:
-        found.append(Workload("echo", lambda r: measure.echo(r, one.echo), ("asgi",), "rate"))
+        found.append(Workload("echo", lambda r: measure.echo(r, one.echo), ("asgi",), "rate", minor=True))
     return found
 
 
 async def near(run: Run, place: Place, systems: Sequence[System]) -> None:
     """All systems on loopback."""
+    rounds = run.effort.rounds
     async with contextlib.AsyncExitStack() as stack:
         inner = place.inner("near", stack)
         running = await start(run, inner, systems, "near")
@@ -155,15 +164,34 @@ async def near(run: Run, place: Place, systems: Sequence[System]) -> None:
             if one.relay and one.name != "asgi":
                 await run.step(Workload("idle", measure.idle_memory), one)
                 if one.name == "relay":
-                    for _ in range(STARTS if run.effort.rounds > 1 else 1):
+                    for _ in range(STARTS if rounds > 1 else 1):
                         await run.step(Workload("in-service", lambda r: _in_service(r, inner)), one)
-        for number in range(run.effort.rounds):
-            for workload in near_workloads(run.effort):
-                turn = number % max(len(running), 1)
-                for one in running[turn:] + running[:turn]:
-                    spared = one.name in workload.but or (one.name in rivals and (number or workload.name in FOR_US))
-                    if not spared:
-                        await run.step(workload, one)
+        spent = {True: 0.0, False: 0.0}  # seconds of a round, by whether it was for a rival
+        for number in range(rounds):
+            left = (rounds - number) * spent[False] + spent[True] + run.effort.reserve
+            joining = not number or run.clock.passed() + left < run.effort.limit
+            if rivals and not joining:
+                run.note(f"The other tunnels were left out of round {number + 1}: the time does not suffice for all.")
+            turn = number % max(len(running), 1)
+            taking = [one for one in running[turn:] + running[:turn] if joining or one.name not in rivals]
+            took = await _round(run, taking, rivals, first=not number)
+            spent = took if joining else spent
+
+
+async def _round(run: Run, taking: Sequence[Running], rivals: set[str], first: bool) -> dict[bool, float]:
+    """Every workload, the systems in turn; the seconds that rivals took, and all others."""
+    spent = {True: 0.0, False: 0.0}
+    for workload in near_workloads(run.effort):
+        for _ in range(workload.times):
+            for one in taking:
+                is_rival = one.name in rivals
+                spared = workload.minor and not first and (is_rival or one.name == "direct")
+                if spared or one.name in workload.but:
+                    continue
+                before = run.clock.passed()
+                await run.step(workload, one)
+                spent[is_rival] += run.clock.passed() - before
+    return spent
 
 
 # ------------------------------------------------------------------------------------------------ far
@@ -174,8 +202,8 @@ def far_workloads(effort: Effort) -> list[Workload]:
     down, up = (Bulk(way, seconds=effort.far_bulk, since=effort.far_since) for way in ("down", "up"))
     return [
         Workload("far-small-32", lambda r: measure.small(r, 32, effort.far_small), headline="rate"),
-        Workload("far-down", _bulk(down), headline="sustained"),
-        Workload("far-up", _bulk(up), headline="sustained"),
+        Workload("far-down", _bulk(down), ("direct",), "sustained"),
+        Workload("far-up", _bulk(up), ("direct",), "sustained"),
         Workload("far-beside", lambda r: measure.beside(r, 0, effort.far_beside, FAR_CONNECTIONS), ("direct",), "p99"),
     ]
 
@@ -192,14 +220,15 @@ def undelayed_workloads(effort: Effort) -> list[Workload]:
 async def far(run: Run, place: Place, systems: Sequence[System], rounds: int) -> None:
     """Each system twice over a path of its own, with the delay and without, in turn."""
     async with contextlib.AsyncExitStack() as stack:
-        chosen = [one for one in systems if one.delayable and one.name != "nginx"]
+        chosen = [one for one in systems if one.delayable]
         if not chosen or run.clock.is_over():
             return
         inner = place.inner(f"far-{chosen[0].name}", stack)
         stands: list[tuple[list[Workload], list[Running]]] = []
         for delay, workloads in ((0.0, undelayed_workloads(run.effort)), (ONE_WAY, far_workloads(run.effort))):
             running: list[Running] = []
-            for system in chosen:
+            needed = {name for work in workloads for name in {one.name for one in chosen} - set(work.but)}
+            for system in (one for one in chosen if one.name in needed):
                 running += await start_one(run, inner.inner(f"{system.name}-{delay:g}", stack, delay), system)
             stands.append((workloads, running))
         for _ in range(rounds):
@@ -216,7 +245,8 @@ async def start_one(run: Run, own: Place, system: System) -> list[Running]:
         running = await system.start(own)
     except (Unavailable, ChildError):
         return []  # noted when it was started near
-    run.results.systems.setdefault(system.name, system.about)
+    run.results.systems.setdefault(system.name, system.describe())
+    running.origins = own.origins
     await measure.settle()
     running.note_idle()
     return [running]
@@ -225,19 +255,21 @@ async def start_one(run: Run, own: Place, system: System) -> list[Running]:
 # ------------------------------------------------------------------------------------------------ growth
 
 
-async def growth(run: Run, place: Place) -> None:
-    """The relay alone, freshly started: idle streams, tunnels, names; requests as tunnels become many."""
+async def growth(run: Run, place: Place, systems: Sequence[System]) -> None:
+    """Freshly started: idle streams; of the relay alone tunnels, names, and requests as tunnels become many."""
     effort = run.effort
     if effort.streams:
+        holding = [one for one in systems if one.name in ("nginx", "relay", *run.results.systems)]
+        holding = [one for one in holding if one.name not in ("direct", "asgi")]
         async with contextlib.AsyncExitStack() as stack:
-            for one in await start(run, place.inner("streams", stack), [*REFERENCES[1:2], RELAY], "streams"):
+            for one in await start(run, place.inner("streams", stack), holding, "streams"):
                 await run.step(Workload("idle-streams", lambda r: measure.idle_streams(r, effort.streams)), one)
     if effort.agents:
         async with contextlib.AsyncExitStack() as stack:
             for one in await start(run, place.inner("growth", stack), [RELAY], "growth"):
                 await run.step(Workload("idle-agents", _idle_agents(place, effort.agents)), one)
                 await run.step(Workload("idle-names", _idle_names(place)), one)
-    for number in range(effort.far_rounds if effort.registered else 0):
+    for number in range(effort.registered_rounds):
         for tunnels in effort.registered:
             async with contextlib.AsyncExitStack() as stack:
                 inner = place.inner(f"registered-{number}-{tunnels}", stack)

@@ -11,12 +11,36 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from bench import nginxconf
-from bench.place import Door, Place, answers, free_ports, program
+from bench.place import Door, Place, answers, free_ports, program, version_of
 from tests.support.child import Child
 from tests.support.processes import DOMAIN
 
 HELLO = "/"
 READY = 15.0
+
+
+class Together:
+    """Several processes that do one part of a system's work, measured as one."""
+
+    def __init__(self, *children: Child) -> None:
+        self._children = children
+
+    def rss(self) -> int:
+        """See `Child.rss`."""
+        return sum(child.rss() for child in self._children)
+
+    def peak_rss(self) -> int:
+        """See `Child.peak_rss`; as if all peaks came at once."""
+        return sum(child.peak_rss() for child in self._children)
+
+    def reset_peak(self) -> None:
+        """See `Child.reset_peak`."""
+        for child in self._children:
+            child.reset_peak()
+
+    def cpu_seconds(self) -> float:
+        """See `Child.cpu_seconds`."""
+        return sum(child.cpu_seconds() for child in self._children)
 
 
 @dataclass(slots=True)
@@ -27,7 +51,8 @@ class Running:
     static: Door
     live: Door | None = None
     relay: Child | None = None
-    agent: Child | None = None
+    agent: Child | Together | None = None
+    origins: tuple[Child, ...] = ()
     relay_idle: int = 0
     """Resident bytes before any load."""
     agent_idle: int = 0
@@ -42,14 +67,24 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A name, a line about it, and its start. `rival`: measured in the first round only."""
+    """A name, a line about it, and its start."""
 
     name: str
     about: str
     start: Callable[[Place], Awaitable[Running]]
+    version: tuple[str, str] = ("", "")
+    """A program and the option that makes it tell its version."""
     rival: bool = False
+    """Another tunnel: it is asked for less where the time does not suffice for all."""
     delayable: bool = True
     """Whether its agent can be led over the path with a delay."""
+    spares: str = ""
+    """What it does not do that the relay does, for a reader of a row in which it is ahead."""
+
+    def describe(self) -> str:
+        """The line about it, with its version."""
+        version = version_of(*self.version) if self.version[0] else ""
+        return f"{version}, {self.about}" if version else self.about
 
 
 async def _direct(place: Place) -> Running:
@@ -104,7 +139,9 @@ async def _in_service(running: Running, path: str = nginxconf.SMALL) -> Running:
 
 REFERENCES = (
     System("direct", "the origin itself, nothing in between", _direct),
-    System("nginx", "nginx as a reverse proxy, one process, keep-alive to the origin, no buffering", _nginx),
+    System(
+        "nginx", "a reverse proxy of one process, keep-alive to the origin", _nginx, ("nginx", "-v"), delayable=False
+    ),
     System("asgi", "uvicorn with uvloop and httptools and the smallest ASGI application", _asgi, delayable=False),
 )
-RELAY = System("relay", "this project: relay serve and relay http, with their defaults", _relay)
+RELAY = System("relay", "this project: relay serve and relay http, with their defaults but no line a request", _relay)

@@ -54,6 +54,22 @@ def _bulk(names: Sequence[tuple[str, str]], key: str = "rate") -> list[Row]:
     return rows
 
 
+def _busy() -> list[Row]:
+    rows: list[Row] = []
+    for name, word in (
+        ("small-32", "small GET, 32 connections"),
+        ("small-256", "small GET, 256 connections"),
+        ("down-1", "one stream down"),
+        ("up-1", "one stream up"),
+        ("echo", "WebSocket echo"),
+    ):
+        rows += [
+            Row(name, "load_busy", f"{word}: the load maker, cores", 1.0, 2),
+            Row(name, "origin_busy", "… the origin, cores", 1.0, 2),
+        ]
+    return rows
+
+
 SECTIONS: tuple[tuple[str, tuple[Row, ...]], ...] = (
     ("Small requests", tuple(_requests())),
     (
@@ -76,9 +92,12 @@ SECTIONS: tuple[tuple[str, tuple[Row, ...]], ...] = (
             Row("probe", "p99", "… p99, ms", 1e3),
             Row("beside-held", "p50", "beside a download held at 100 MB/s: p50, ms", 1e3),
             Row("beside-held", "p99", "… p99, ms", 1e3),
+            Row("beside-held", "bulk", "… and the download, MB/s", 1e-6, 4),
             Row("beside-full", "p50", "beside a download at full speed: p50, ms", 1e3),
             Row("beside-full", "p99", "… p99, ms", 1e3),
             Row("beside-full", "bulk", "… and the download, MB/s", 1e-6, 4),
+            Row("beside-full", "relay_peak", "… memory of the relay above idle, MiB", 1 / MIB),
+            Row("beside-full", "agent_peak", "… memory of the agent above idle, MiB", 1 / MIB),
         ),
     ),
     (
@@ -101,6 +120,8 @@ SECTIONS: tuple[tuple[str, tuple[Row, ...]], ...] = (
             Row("far-beside", "p50", "small GET beside a download at full speed: p50, ms", 1e3),
             Row("far-beside", "p99", "… p99, ms", 1e3),
             Row("far-beside", "bulk", "… and the download, MB/s", 1e-6, 4),
+            Row("far-beside", "relay_peak", "… memory of the relay above idle, MiB", 1 / MIB),
+            Row("far-beside", "agent_peak", "… memory of the agent above idle, MiB", 1 / MIB),
             Row("far-small-32", "rate", "small GET, 32 connections: requests/s", 1.0, 4),
         ),
     ),
@@ -123,6 +144,7 @@ SECTIONS: tuple[tuple[str, tuple[Row, ...]], ...] = (
             Row("in-service", "answered", "… to the first answer through it, ms", 1e3),
         ),
     ),
+    ("What the load maker and the origin used", tuple(_busy())),
 )
 
 
@@ -160,11 +182,13 @@ def measured(results: Results) -> str:
 
 
 def judged(results: Results) -> str:
-    """The targets and what became of them."""
-    rows = ["| what, in one run | needed ● | wanted ○ | seen | |", "| --- | ---: | ---: | ---: | --- |"]
+    """The targets, what became of them, and the same figure of the others that were measured."""
+    beside = [name for name in results.systems if name not in ("direct", "asgi", "relay")]
+    head = ["what, in one run", "needed ●", "wanted ○", "relay", "", *beside]
+    rows = [f"| {' | '.join(head)} |", "| --- | ---: | ---: | ---: | --- |" + " ---: |" * len(beside)]
     for target in TARGETS:
-        value, verdict = target.verdict(results)
-        seen = "–" if value is None else f"{value:,.{target.digits}f}{' ' + target.unit if target.unit else ''}"
-        limits = f"{target.limit(target.needed)} | {target.limit(target.wanted)}"
-        rows.append(f"| {target.what} | {limits} | {seen} | {_VERDICTS[verdict]} |")
+        cells = [target.what, target.limit(target.needed), target.limit(target.wanted)]
+        cells += [target.show(target.value(results)), _VERDICTS[target.verdict(results)]]
+        cells += [target.show(target.value(results, name)) for name in beside]
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)

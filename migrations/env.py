@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from alembic import context
 
-from relay.registry.schema import METADATA
+from relay.registry.schema import tables
 
 connection = context.config.attributes["connection"]
 context.configure(
     connection=connection,
-    target_metadata=METADATA,
+    target_metadata=tables(connection.dialect.name),
     # SQLite alters a table by making a new one.
     render_as_batch=connection.dialect.name == "sqlite",
     transactional_ddl=True,

@@ -16,7 +16,7 @@ from bench.cost.world import HOST, CostLoop, World
 from bench.loads.wire import end_of_head
 
 WARM = 20
-UNITS = 200
+UNITS = 96
 TOGETHER = 32
 PIECE = 256 * 1024
 MIB = 2**20

@@ -19,8 +19,10 @@ from relay.agent.parsers import PARSERS
 from relay.agent.pool import Keep, LocalPool
 from relay.agent.targets import parse_target
 from relay.keys.tokens import SigningKey
-from relay.mux.session import Session, SessionOptions
-from relay.mux.stream import Stream, StreamEvents
+from relay.mux.options import SessionOptions
+from relay.mux.session import Session
+from relay.mux.stream import Stream
+from relay.mux.streamevents import StreamEvents
 from relay.node.assemble import assemble, visitor_factory
 from relay.node.bookkeeper import HeadsFile
 from relay.node.ground import Ground

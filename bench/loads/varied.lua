@@ -1,20 +1,21 @@
--- Requests that differ: another query and another cookie each, 4,096 of them in turn, as a browser would send them.
--- They are made before the load begins, so that the load maker does no more work than with one request.
+-- Requests that differ, as browsers send them: another query each, never the same again, and one of 4,096 cookies.
+-- All but the number is made before the load begins, so that the load maker does little more than with one request.
 
-local requests = {}
-local at = 0
+local heads, tails = {}, {}
+local number = 0
 
 function init(args)
-  for number = 1, 4096 do
-    wrk.headers["User-Agent"] = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
-    wrk.headers["Accept"] = "application/json, text/event-stream"
-    wrk.headers["Accept-Language"] = "en-US,en;q=0.5"
-    wrk.headers["Cookie"] = string.format("session=%016x", number * 2654435761 % 4294967296)
-    requests[number] = wrk.format("GET", string.format("%s?item=%d", wrk.path, number))
+  wrk.headers["User-Agent"] = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+  wrk.headers["Accept"] = "application/json, text/event-stream"
+  wrk.headers["Accept-Language"] = "en-US,en;q=0.5"
+  for each = 1, 4096 do
+    wrk.headers["Cookie"] = string.format("session=%016x", each * 2654435761 % 4294967296)
+    heads[each], tails[each] = wrk.format("GET", wrk.path .. "?item=ITEM"):match("^(.-)ITEM(.*)$")
   end
 end
 
 function request()
-  at = at % #requests + 1
-  return requests[at]
+  number = number + 1
+  local at = number % #heads + 1
+  return heads[at] .. number .. tails[at]
 end

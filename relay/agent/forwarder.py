@@ -10,24 +10,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from relay.agent.answers import AnswerHead
 from relay.agent.hints import Hints
-from relay.agent.pool import LocalCall, LocalPool
-from relay.agent.requests import FailureKind, LocalRequest, encode_head, with_upstream
+from relay.agent.pool import LocalPool
+from relay.agent.requests import FailureKind, LocalCall, LocalRequest, with_upstream
 from relay.agent.targets import Target
 from relay.exchange.errors import MalformedHead
 from relay.exchange.framing import content_length
-from relay.exchange.headers import connection_tokens, first, rewrite_for_local, strip_hop_by_hop, strip_trailers
-from relay.exchange.heads import (
-    Fields,
-    RequestHead,
-    ResponseHead,
-    decode_fields,
-    decode_request,
-    encode_fields,
-    encode_response,
-    split_request_id,
-)
-from relay.mux.stream import Stream, StreamEvents
+from relay.exchange.headers import rewrite_for_local, strip_hop_by_hop, strip_trailers
+from relay.exchange.heads import Fields, decode_fields, decode_split, encode_fields, split_request_id
+from relay.mux.stream import Stream
+from relay.mux.streamevents import StreamEvents
 from relay.wire.errors import ResetCode
 
 # The head of a request above this is not remembered.
@@ -60,26 +53,37 @@ class Route:
     """Whether the visitor's `Host` and `Origin` stay as they are."""
 
 
-@dataclass(frozen=True, slots=True)
 class Prepared:
     """A request as it goes to the local service; shared by all that are equal but for their request id."""
 
-    head: RequestHead
-    route: Route
-    request: LocalRequest
-    watched: bool
-    """Whether the answer's body is worth a look for a hint."""
-    suspect: bool
-    """Whether it may open a session with a server that anybody can call."""
+    __slots__ = ("curious", "request", "route", "suspect", "watched")
+
+    def __init__(self, route: Route, request: LocalRequest, watched: bool, suspect: bool) -> None:
+        self.route = route
+        self.request = request
+        self.watched = watched
+        """Whether the answer's body is worth a look for a hint."""
+        self.suspect = suspect
+        """Whether it may open a session with a server that anybody can call."""
+        self.curious = watched or suspect
 
 
 class Forwarder:
-    """Makes a `Forwarding` of every stream that the relay opens."""
+    """Makes a `Forwarding` of every stream that the relay opens. `now` is the loop's time.
 
-    def __init__(self, routes: Mapping[str, Route], report: Report, now: Callable[[], float]) -> None:
+    `quiet`: of a tunnel's requests that went well, one after another, only the first is reported.
+    """
+
+    def __init__(
+        self, routes: Mapping[str, Route], report: Report, now: Callable[[], float], *, quiet: bool = False
+    ) -> None:
         self.routes = routes
-        self.report = report
         self.now = now
+        self.well: set[str] = set()
+        """Tunnels whose requests need not be reported while they go well."""
+        self.tell = self._tell_change if quiet else report
+        """Hears of each exchange that is over."""
+        self._report = report
         self.hints = Hints(report)
         self.active: set[Forwarding] = set()
         self._prepare_small = lru_cache(maxsize=256)(self._prepare)
@@ -101,201 +105,221 @@ class Forwarder:
         if prepared is None:
             stream.reset(ResetCode.UNKNOWN_NAME, "this agent has no such tunnel")
             return None
-        forwarding = Forwarding(self, stream, prepared, request_id)
+        now = self.now()
+        forwarding = Forwarding(self, stream, prepared, request_id, now)
         self.active.add(forwarding)
-        forwarding.start(ended)
+        request = prepared.request
+        call = forwarding.call = prepared.route.pool.start(request, forwarding, now)
+        if ended and request.upgrade:
+            call.end([])
         return forwarding
+
+    def _tell_change(self, event: dict[str, object]) -> None:
+        name, status = str(event["subdomain"]), event["status"]
+        well = "error" not in event and isinstance(status, int) and status < 400
+        (self.well.add if well else self.well.discard)(name)
+        self._report(event)
 
     def _prepare(self, before: bytes, after: bytes, ended: bool) -> Prepared | None:
         """What a head without its id means here; None for a tunnel that is not ours. Raises `MalformedHead`."""
-        head = decode_request(before + b"\0" + after)
+        head = decode_split(before, after)
         route = self.routes.get(head.name)
         if route is None:
             return None
-        fields = strip_hop_by_hop(head.fields, connection_tokens(head.fields))
+        fields = strip_hop_by_hop(head.fields)
         if not route.preserve_host:
-            target = route.target
-            fields = rewrite_for_local(fields, target.authority, _public_origins(fields), target.scheme.encode())
+            fields = rewrite_for_local(fields, route.target.authority, route.target.scheme.encode())
         if route.upstream:
             fields = with_upstream(fields, route.upstream)
-        request = LocalRequest(head.method, head.target, fields, upgrade=head.upgrade)
         length = content_length(fields)
         if ended and length:
             raise MalformedHead("a Content-Length without a body")
-        if not ended and not head.upgrade:
-            request.body = "chunked" if length is None else "length"
-        request.encoded = encode_head(request)
+        if head.upgrade:
+            request = LocalRequest(head.method, head.target, fields, "upgrade")
+        elif ended:
+            request = LocalRequest(head.method, head.target, fields)
+        elif length is None:
+            request = LocalRequest(head.method, head.target, fields, "chunked")
+        else:
+            request = LocalRequest(head.method, head.target, fields, "length", length)
         suspect = not route.private and self.hints.suspects(head)
-        return Prepared(head, route, request, self.hints.watches(head), suspect)
-
-    def ended(self, forwarding: Forwarding) -> None:
-        """An exchange is over."""
-        self.active.discard(forwarding)
+        return Prepared(route, request, self.hints.watches(head), suspect)
 
 
 class Forwarding:
-    """One exchange, the request's way: owner of its stream, and of its call to the local service."""
+    """One exchange: owner of its stream, and who hears what becomes of it at the local service (`LocalEvents`)."""
 
-    __slots__ = ("_answer", "_call", "_owed", "_prepared", "stream")
+    call: LocalCall | None = None
+    """Who takes the request, for as long as it belongs to this exchange."""
+    _owed = 0  # bytes of the request that are not consumed yet
+    _status = 0
+    _bytes = 0
+    _opens_mcp: bool | None = None
+    _answered = False
+
+    def __init__(self, forwarder: Forwarder, stream: Stream, prepared: Prepared, request_id: str, began: float) -> None:
+        self.stream = stream
+        self._forwarder = forwarder
+        self._prepared = prepared
+        self._request_id = request_id
+        self._began = began
+        self._over = False
 
     @property
     def name(self) -> str:
         """The subdomain that it came for."""
         return self._prepared.route.name
 
-    def __init__(self, forwarder: Forwarder, stream: Stream, prepared: Prepared, request_id: str) -> None:
-        self.stream = stream
-        self._prepared = prepared
-        self._call: LocalCall | None = None
-        self._answer = Answer(self, forwarder, prepared, request_id)
-        self._owed = 0
+    def cut(self, code: ResetCode, detail: str) -> None:
+        """Ends both sides."""
+        self.stream.reset(code, detail)
+        self.on_reset(0, True, detail)
 
-    def start(self, ended: bool) -> None:
-        """Hands the request to the local service."""
-        self._call = self._prepared.route.pool.start(self._prepared.request, self._answer)
-        if ended:
-            self._call.end([])
-
-    # ---- StreamEvents
+    # ---- StreamEvents: the request
 
     def on_head(self, payload: bytes) -> None:
         """The relay sends no heads: the session has refused it before this."""
 
-    def on_data(self, data: memoryview) -> None:
+    def on_lull(self) -> None:
+        """There are no heads here for anything to follow."""
+
+    def on_data(self, data: memoryview) -> bool:
         """See `StreamEvents.on_data`."""
-        body = bytes(data)
-        if self._prepared.suspect:
-            self._answer.look(body)
-        if self._call is None or self._call.write(body):
-            self.stream.consumed(len(body))
-        else:
-            self._owed += len(body)
+        if self._prepared.suspect and self._opens_mcp is None:  # only the first part is looked at
+            self._opens_mcp = self._forwarder.hints.opens_mcp(self._prepared.route.name, bytes(data))
+        if self.call is None or self.call.write(data):
+            return True
+        self._owed += len(data)
+        return False
+
+    def on_last(self, data: memoryview) -> None:
+        """There is no answer here whose last bytes could come."""
 
     def on_end(self, trailers: bytes) -> None:
         """See `StreamEvents.on_end`."""
-        if self._call is None:
+        call = self.call
+        if call is None:
             return
         try:
             fields = decode_fields(trailers, 0) if trailers else []
         except MalformedHead as error:
             self.cut(ResetCode.STREAM_PROTOCOL, str(error))
             return
-        self._call.end(fields)
+        if self._answered:
+            self.call = None
+        call.end(fields)
 
     def on_reset(self, code: int, delivered: bool, detail: str) -> None:
         """See `StreamEvents.on_reset`. The local service sees its connection close."""
-        call, self._call = self._call, None
+        call, self.call = self.call, None
         if call is not None:
             call.abort()
-        self._answer.done(_CUT.get(code, "cancelled"))
+        self._done(_CUT.get(code, "cancelled"))
 
     def on_writable(self) -> None:
         """See `StreamEvents.on_writable`: there is room for the answer."""
-        if self._call is not None:
-            self._call.resume()
+        if self.call is not None:
+            self.call.resume()
 
-    # ---- for the answer
+    # ---- LocalEvents: the answer
 
-    def pause(self) -> None:
-        """The relay takes no more of the answer for now."""
-        if self._call is not None:
-            self._call.pause()
+    def on_connected(self, call: LocalCall) -> None:
+        """See `LocalEvents.on_connected`."""
+        self.call = call
 
-    def take_more(self) -> None:
-        """The local service takes more of the request."""
-        owed, self._owed = self._owed, 0
-        self.stream.consumed(owed)
-
-    def drop_call(self) -> None:
-        """The call has failed by itself."""
-        self._call = None
-
-    def cut(self, code: ResetCode, detail: str) -> None:
-        """Ends both sides."""
-        self.stream.reset(code, detail)
-        self.on_reset(0, True, detail)
-
-
-class Answer:
-    """The same exchange, the answer's way: what the local service says, sent to the relay."""
-
-    __slots__ = (
-        "_began",
-        "_bytes",
-        "_forwarder",
-        "_forwarding",
-        "_opens_mcp",
-        "_prepared",
-        "_reported",
-        "_request_id",
-        "_status",
-    )
-
-    def __init__(self, forwarding: Forwarding, forwarder: Forwarder, prepared: Prepared, request_id: str) -> None:
-        self._forwarding = forwarding
-        self._forwarder = forwarder
-        self._prepared = prepared
-        self._request_id = request_id
-        self._began = forwarder.now()
-        self._status = 0
-        self._bytes = 0
-        self._reported = False
-        self._opens_mcp: bool | None = None
-
-    def look(self, data: bytes) -> None:
-        """A part of the request's body; only the first is looked at."""
-        if self._opens_mcp is None:
-            self._opens_mcp = self._forwarder.hints.opens_mcp(self._prepared.route.name, data)
-
-    def on_informational(self, head: ResponseHead) -> None:
+    def on_informational(self, head: AnswerHead) -> None:
         """See `LocalEvents.on_informational`."""
-        self._send_head(head)
+        self.stream.send_head(head.payload)
 
-    def on_head(self, head: ResponseHead, upgraded: bool) -> None:
-        """See `LocalEvents.on_head`."""
+    def on_whole(self, head: AnswerHead, body: bytes) -> None:
+        """See `LocalEvents.on_whole`."""
+        self.call = None
         self._status = head.status
-        if self._opens_mcp and head.status == 200:
-            self._forwarder.hints.on_open_mcp(self._prepared.route.name)
-        self._forwarder.hints.on_answer(self._prepared.route.target, self._prepared.head, head)
-        self._send_head(head)
+        prepared, stream = self._prepared, self.stream
+        if prepared.curious or head.notable:
+            self._look(head, body)
+        if not body:
+            stream.send_head(head.payload, True)
+        else:
+            self._bytes = len(body)
+            stream.send_head(head.payload)
+            if self._over:  # too much waits for the relay already
+                return
+            stream.finish(body)
+        self._done("")
 
-    def on_data(self, data: bytes) -> None:
-        """See `LocalEvents.on_data`."""
+    def on_answer(self, head: AnswerHead) -> None:
+        """See `LocalEvents.on_answer`."""
+        self._status = head.status
+        if self._prepared.curious or head.notable:
+            self._look(head, b"")
+        self.stream.send_head(head.payload)
+
+    def on_body(self, data: bytes) -> None:
+        """See `LocalEvents.on_body`."""
         self._bytes += len(data)
         if self._prepared.watched:
             self._forwarder.hints.on_body(self._prepared.route.target, data)
-        if not self._forwarding.stream.write(data):
-            self._forwarding.pause()
+        if not self.stream.write(data) and self.call is not None:
+            self.call.pause()
 
-    def on_end(self, trailers: Fields) -> None:
-        """See `LocalEvents.on_end`."""
-        fields = strip_trailers(trailers) if trailers else trailers
-        self._forwarding.stream.end(encode_fields(fields) if fields else b"")
-        self.done("")
+    def on_answered(self, data: bytes, trailers: Fields, over: bool) -> None:
+        """See `LocalEvents.on_answered`."""
+        self._answered = True
+        if over:
+            self.call = None
+        self._bytes += len(data)
+        if self._prepared.watched:
+            self._forwarder.hints.on_body(self._prepared.route.target, data)
+        stream = self.stream
+        last = encode_fields(strip_trailers(trailers)) if trailers else b""
+        if data and not last:
+            stream.finish(data)
+        else:
+            if data:
+                stream.write(data)
+            stream.end(last)
+        self._done("")
 
     def on_failed(self, kind: FailureKind, detail: str, answered: bool) -> None:
         """See `LocalEvents.on_failed`."""
-        self._forwarding.drop_call()
-        self._forwarding.stream.reset(_RESETS[kind], detail, delivered=kind != "local_refused")
-        self.done(kind, detail)
+        self.call = None
+        self.stream.reset(_RESETS[kind], detail, delivered=kind != "local_refused")
+        self._done(kind, detail)
 
-    def on_writable(self) -> None:
-        """See `LocalEvents.on_writable`."""
-        self._forwarding.take_more()
+    def on_taken(self) -> None:
+        """See `LocalEvents.on_taken`."""
+        if self._owed:
+            owed, self._owed = self._owed, 0
+            self.stream.consumed(owed)
 
-    def done(self, error: str, detail: str = "") -> None:
-        """Reports the exchange, once."""
-        if self._reported:
+    def _look(self, head: AnswerHead, body: bytes) -> None:
+        """For what the answer tells about a set-up that will not work for visitors."""
+        hints, prepared = self._forwarder.hints, self._prepared
+        if self._opens_mcp and head.status == 200:
+            hints.on_open_mcp(prepared.route.name)
+        if head.notable:
+            hints.on_answer(prepared.route.target, head.head)
+        if prepared.watched and body:
+            hints.on_body(prepared.route.target, body)
+
+    def _done(self, error: str, detail: str = "") -> None:
+        """The exchange is over, and reported, once."""
+        if self._over:
             return
-        self._reported = True
-        self._forwarder.ended(self._forwarding)
+        self._over = True
+        forwarder, prepared = self._forwarder, self._prepared
+        forwarder.active.discard(self)
+        if self._status < 400 and prepared.route.name in forwarder.well and not error:
+            return
+        request = prepared.request
         event: dict[str, object] = {
             "event": "request",
-            "subdomain": self._prepared.route.name,
-            "method": self._prepared.head.method.decode("latin-1"),
-            "path": self._prepared.head.target.decode("latin-1"),
+            "subdomain": prepared.route.name,
+            "method": request.method.decode("latin-1"),
+            "path": request.target.decode("latin-1"),
             "status": self._status,
-            "duration": round(self._forwarder.now() - self._began, 6),
+            "duration": round(forwarder.now() - self._began, 6),
             "bytes": self._bytes,
             "request_id": self._request_id,
         }
@@ -303,17 +327,4 @@ class Answer:
             event["error"] = error
         if detail:
             event["detail"] = detail
-        self._forwarder.report(event)
-
-    def _send_head(self, head: ResponseHead) -> None:
-        if not head.written:
-            fields = strip_hop_by_hop(head.fields, connection_tokens(head.fields))
-            head.written = encode_response(ResponseHead(head.status, head.reason, fields))
-        self._forwarding.stream.send_head(head.written)
-
-
-def _public_origins(fields: Fields) -> frozenset[bytes]:
-    """The tunnel's own origin, as the visitor called it: the relay routed by this very Host."""
-    host = first(fields, b"host") or b""
-    scheme = first(fields, b"x-forwarded-proto") or b"http"
-    return frozenset((scheme.lower() + b"://" + host.lower(),))
+        forwarder.tell(event)

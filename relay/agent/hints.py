@@ -29,7 +29,7 @@ class Hints:
         self._report = report
         self._said: set[tuple[str, str]] = set()
 
-    def on_answer(self, target: Target, request: RequestHead, head: ResponseHead) -> None:
+    def on_answer(self, target: Target, head: ResponseHead) -> None:
         """Looks at a final head."""
         if head.status == 401:
             challenge = first(head.fields, b"www-authenticate") or b""

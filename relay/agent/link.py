@@ -22,8 +22,10 @@ from relay.agent.lookups import Lookups
 from relay.agent.proxies import BadProxy, Proxy, proxy_for, refusal_in_words
 from relay.mux.carriers.websocket import WebSocketCarrier
 from relay.mux.glance import Carried
-from relay.mux.session import Session, SessionOptions
-from relay.mux.stream import Stream, StreamEvents
+from relay.mux.options import SessionOptions
+from relay.mux.session import Session
+from relay.mux.stream import Stream
+from relay.mux.streamevents import StreamEvents
 from relay.wire import frames
 from relay.wire.access import AccessRules, not_enforced
 from relay.wire.errors import AwayCode, RemoteProtocolError
@@ -43,10 +45,8 @@ from relay.wire.hello import (
 
 ATTEMPT_WITHIN = 3.0
 RENEWED_WITHIN = 10.0
-# What is in front of a relay may ask for any time; visitors wait.
-LONGEST_WAIT = 5.0
-# How long the relay may take to say that all came that was sent to it.
-SETTLED_WITHIN = 1.0
+LONGEST_WAIT = 5.0  # what is in front of a relay may ask for any time; visitors wait
+SETTLED_WITHIN = 1.0  # how long the relay may take to say that all came that was sent to it
 # What a session that ended so would be answered, if it came back by the same key.
 VERDICTS: dict[int, str] = {AwayCode.REVOKED: "revoked", AwayCode.CLOSED: "tunnel_closed"}
 

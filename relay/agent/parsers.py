@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Protocol
 
-import h11
 import httptools
 
 from relay.exchange.errors import MalformedHead
-from relay.exchange.headers import connection_tokens, first
 from relay.exchange.heads import MAX_FIELDS, Fields, ResponseHead, check_fields
 
 MAX_HEAD = 64 * 1024
 """Bytes of a response head, its blank line included."""
-MOST_REMEMBERED = 1024
 MOST_REASON = 255
 """Bytes of a reason phrase that the wire can carry."""
 
 # RFC 9112 §4; the space in front of an empty reason phrase is often forgotten.
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
 _PREFIX = b"HTTP/1."
-_BLANK_LINE = b"\r\n\r\n"
+BLANK_LINE = b"\r\n\r\n"
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 # A line that is continued by white space (obs-fold), or that does not end in CRLF.
 _BAD_LINE = re.compile(rb"\n[ \t]|(?<!\r)\n|\r(?!\n)")
@@ -48,9 +44,9 @@ class HeadCutter:
         known = len(buffer)
         if known:
             buffer += data
-            end = buffer.find(_BLANK_LINE, max(0, known - 3), MAX_HEAD)
+            end = buffer.find(BLANK_LINE, max(0, known - 3), MAX_HEAD)
         else:
-            end = data.find(_BLANK_LINE, 0, MAX_HEAD)
+            end = data.find(BLANK_LINE, 0, MAX_HEAD)
         if end >= 0:
             if known:
                 data = bytes(buffer)
@@ -66,16 +62,6 @@ class HeadCutter:
         if _BARE_LF.search(buffer, known):
             raise MalformedHead("a line does not end in CRLF")
         return b"", b""
-
-
-def persists(head: ResponseHead, block: bytes) -> bool:
-    """Whether the local service keeps the connection (RFC 9112 §9.3); chunked is no part of HTTP/1.0."""
-    tokens = connection_tokens(head.fields)
-    if b"close" in tokens:
-        return False
-    if block.startswith(b"HTTP/1.1"):
-        return True
-    return b"keep-alive" in tokens and first(head.fields, b"transfer-encoding") is None
 
 
 class ResponseHeadParser(Protocol):
@@ -121,20 +107,6 @@ class HttptoolsParser:
         return ResponseHead(status, reason, _bounded(sink.fields))
 
 
-class RememberingParser:
-    """Another parser, asked once for small heads that are equal byte by byte. A head is not changed by who gets it."""
-
-    __slots__ = ("_parse", "_parse_small")
-
-    def __init__(self, parser: ResponseHeadParser) -> None:
-        self._parse = parser.parse
-        self._parse_small = lru_cache(maxsize=256)(parser.parse)
-
-    def parse(self, block: bytes) -> ResponseHead:
-        """See `ResponseHeadParser.parse`."""
-        return self._parse_small(block) if len(block) <= MOST_REMEMBERED else self._parse(block)
-
-
 class _Sink:
     __slots__ = ("complete", "fields")
 
@@ -156,6 +128,8 @@ class H11Parser:
 
     def parse(self, block: bytes) -> ResponseHead:
         """See `ResponseHeadParser.parse`."""
+        import h11  # here: few agents have it chosen
+
         status, reason = _status_line(block)
         if _BAD_LINE.search(block):
             raise MalformedHead("header fields: a folded or badly ended line")

@@ -13,128 +13,78 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from relay.agent.addresses import AddressNotAllowed, AddressPolicy, SocketAddress, resolve
+from relay.agent.answers import AnswerReader
 from relay.agent.failures import in_words
-from relay.agent.local import LocalConnection, State
+from relay.agent.local import CLOSED, IDLE, LocalConnection
 from relay.agent.lookups import Lookups
-from relay.agent.parsers import HttptoolsParser, RememberingParser, ResponseHeadParser
-from relay.agent.requests import FailureKind, LocalEvents, LocalRequest
+from relay.agent.parsers import HttptoolsParser, ResponseHeadParser
+from relay.agent.requests import FailureKind, LocalCall, LocalEvents, LocalRequest
 from relay.agent.targets import Target
 from relay.exchange.heads import Fields
 
-IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 STOPPING = "was left, as the agent stops"
 CLOSED_WITHIN = 1.0  # seconds that transports may take to tell of their end when all is closed
 
 
-class LocalCall:
-    """One exchange: the handle of whoever asked, before, while and after there is a connection for it."""
+class WaitingCall:
+    """A call while a connection is made for it: keeps what is said until then. See `LocalCall`."""
 
-    __slots__ = ("_connection", "_end", "_events", "_held", "_over", "_paused", "_pool", "_reused", "request", "task")
+    __slots__ = ("_end", "_events", "_held", "over", "request", "task")
 
-    def __init__(self, pool: LocalPool, request: LocalRequest, events: LocalEvents) -> None:
+    def __init__(self, request: LocalRequest, events: LocalEvents) -> None:
         self.request = request
         self.task: asyncio.Task[None] | None = None
         """The attempt to connect, while it runs."""
-        self._pool = pool
+        self.over = False
+        """Whether nobody waits for it any more."""
         self._events = events
-        self._connection: LocalConnection | None = None
         self._held: list[bytes] = []
         self._end: Fields | None = None
-        self._over = False
-        self._paused = False
-        self._reused = False
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether the request may be sent a second time."""
-        return self.request.body == "none" and self.request.method in IDEMPOTENT
 
     def write(self, data: bytes | memoryview) -> bool:
-        """Body bytes; False: wait for `on_writable`, which held bytes do too. See `LocalConnection.write`."""
-        if self._connection is not None:
-            return self._connection.write(data)
-        if self._over:
+        """Held, so that it is always to be waited for `on_taken`."""
+        if self.over:
             return True
         self._held.append(bytes(data))
         return False
 
     def end(self, trailers: Fields) -> None:
-        """The body is complete. See `LocalConnection.end`."""
+        """See `LocalCall.end`."""
         self._end = trailers
-        if self._connection is not None:
-            self._connection.end(trailers)
 
     def pause(self) -> None:
-        """Read no more of the answer."""
-        self._paused = True
-        if self._connection is not None:
-            self._connection.pause()
+        """Nothing is read yet."""
 
     def resume(self) -> None:
-        """Read on."""
-        self._paused = False
-        if self._connection is not None:
-            self._connection.resume()
+        """Nothing was paused."""
 
     def abort(self) -> None:
-        """Give up: the local service sees its connection close at once, and no event comes any more."""
-        self._over = True
+        """See `LocalCall.abort`."""
+        self.over = True
         self._held.clear()
         if self.task is not None:
             self.task.cancel()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.abort()
 
-    # ---- what the pool and the connection call ---------------------------------------------------------------------
-
-    @property
-    def over(self) -> bool:
-        """Whether nobody waits for it any more."""
-        return self._over
-
-    def run_on(self, connection: LocalConnection, reused: bool) -> None:
+    def run_on(self, connection: LocalConnection) -> None:
         """Start, with what was held until now; not on a call that is over."""
         self.task = None
-        self._connection = connection
-        self._reused = reused
-        connection.begin(self.request, self._events, self)
-        if self._paused:  # in the next turn of the loop: uvloop begins to read right after a connection was made
-            asyncio.get_running_loop().call_soon(self._pause_now)
+        connection.begin(self.request, self._events)
+        self._events.on_connected(connection)
         if self._held:
-            held, self._held = self._held, []
             go_on = True
-            for data in held:
+            for data in self._held:
                 go_on = connection.write(data)
-            if go_on and connection.state != State.CLOSED:
-                self._events.on_writable()
+            if go_on and connection.state != CLOSED:
+                self._events.on_taken()
         if self._end is not None:
             connection.end(self._end)
 
-    def _pause_now(self) -> None:
-        if self._paused and self._connection is not None:
-            self._connection.pause()
-
     def fail(self, kind: FailureKind, detail: str) -> None:
         """There will be no connection."""
-        if not self._over:
-            self._over = True
+        if not self.over:
+            self.over = True
             self._held.clear()
             self._events.on_failed(kind, detail, False)
-
-    def on_free(self, connection: LocalConnection) -> None:
-        """See `ConnectionOwner`."""
-        self._over = True
-        self._connection = None
-        self._pool.give_back(connection)
-
-    def on_unanswered(self, connection: LocalConnection) -> bool:
-        """See `ConnectionOwner`."""
-        if not self._reused or not self.repeatable or self._pool.closed:
-            return False
-        self._connection = None
-        self._pool.connect(self)
-        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,30 +114,41 @@ class LocalPool:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.closed = False
-        self._retired = False
+        self._kept = True
+        """Whether a connection that is free is kept."""
         self._target = target
         self._policy = policy
-        self._parser = RememberingParser(parser())
+        self._reader = AnswerReader(parser().parse)
         self._keep = keep
         self._tls = tls
         self._names = Lookups()
         self._idle: list[LocalConnection] = []  # oldest first
         self._all: set[LocalConnection] = set()
-        self._connecting: dict[asyncio.Task[None], LocalCall] = {}
+        self._connecting: dict[asyncio.Task[None], WaitingCall] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._gone: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
 
-    def start(self, request: LocalRequest, events: LocalEvents) -> LocalCall:
-        """Begin an exchange: at once on an idle connection, else when one is made. Events come after the return."""
-        call = LocalCall(self, request, events)
-        connection = self._take(call.repeatable)
-        if connection is not None:
-            call.run_on(connection, reused=True)
-        elif self.closed:
+    def start(self, request: LocalRequest, events: LocalEvents, now: float) -> LocalCall:
+        """Begin an exchange: at once on an idle connection, else when one is made. Events come after the return.
+
+        `now` is the loop's time.
+        """
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if connection.state == IDLE:
+                keep = self._keep
+                if connection.idle_since > now - (keep.idle if request.repeatable else keep.fresh):
+                    connection.begin(request, events)
+                    return connection
+                idle.append(connection)
+                break
+        call = WaitingCall(request, events)
+        if self.closed:
             self._loop.call_soon(call.fail, "local_reset", f"{self._target.url} {STOPPING}")
         else:
-            self.connect(call)
+            self._connect(call)
         return call
 
     @property
@@ -202,12 +163,12 @@ class LocalPool:
 
     def retire(self) -> None:
         """No exchange will begin here any more: what idles is closed, what runs may finish."""
-        self._retired = True
+        self._kept = False
         self.drop_idle()
 
     async def aclose(self) -> None:
         """End everything: exchanges that run are told that they failed."""
-        self.closed = True
+        self.closed, self._kept = True, False
         if self._sweep is not None:
             self._sweep.cancel()
         connecting = dict(self._connecting)
@@ -221,34 +182,39 @@ class LocalPool:
             self._gone = self._loop.create_future()
             await asyncio.wait((self._gone,), timeout=CLOSED_WITHIN)
 
-    def _on_closed(self, connection: LocalConnection) -> None:
+    # ---- ConnectionOwner -------------------------------------------------------------------------------------------
+
+    def on_free(self, connection: LocalConnection) -> None:
+        """See `ConnectionOwner`."""
+        if not self._kept:
+            connection.abort()
+            return
+        connection.idle_since = self._loop.time()
+        idle = self._idle
+        idle.append(connection)
+        if len(idle) > self._keep.most:
+            idle.pop(0).abort()
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(self._keep.idle, self._drop_old)
+
+    def on_unanswered(self, connection: LocalConnection, request: LocalRequest, events: LocalEvents) -> bool:
+        """See `ConnectionOwner`."""
+        if connection.idle_since < 0 or not request.repeatable or self.closed:
+            return False
+        call = WaitingCall(request, events)
+        if connection.half_closed:
+            call.end([])
+        self._connect(call)
+        events.on_connected(call)
+        return True
+
+    def on_closed(self, connection: LocalConnection) -> None:
+        """See `ConnectionOwner`."""
         self._all.discard(connection)
         if not self._all and self._gone is not None and not self._gone.done():
             self._gone.set_result(None)
 
     # ---- idle connections ------------------------------------------------------------------------------------------
-
-    def _take(self, repeatable: bool) -> LocalConnection | None:
-        idle = self._idle
-        oldest = self._loop.time() - (self._keep.idle if repeatable else self._keep.fresh)
-        while idle:
-            connection = idle[-1]
-            if connection.state == State.IDLE:
-                return idle.pop() if connection.idle_since > oldest else None
-            idle.pop()
-        return None
-
-    def give_back(self, connection: LocalConnection) -> None:
-        """A connection that may serve another exchange."""
-        if self.closed or self._retired:
-            connection.abort()
-            return
-        connection.idle_since = self._loop.time()
-        self._idle.append(connection)
-        if len(self._idle) > self._keep.most:
-            self._idle.pop(0).abort()
-        if self._sweep is None:
-            self._sweep = self._loop.call_later(self._keep.idle, self._drop_old)
 
     def drop_idle(self) -> None:
         """Close what is idle: the network may have changed, and nobody would say so on such a connection."""
@@ -261,7 +227,7 @@ class LocalPool:
         oldest = self._loop.time() - self._keep.idle
         young: list[LocalConnection] = []
         for connection in self._idle:
-            if connection.state == State.IDLE:
+            if connection.state == IDLE:
                 if connection.idle_since > oldest:
                     young.append(connection)
                 else:
@@ -272,14 +238,14 @@ class LocalPool:
 
     # ---- new connections -------------------------------------------------------------------------------------------
 
-    def connect(self, call: LocalCall) -> None:
+    def _connect(self, call: WaitingCall) -> None:
         """Make a connection for `call`, in a task of the pool's."""
-        task = self._loop.create_task(self._connect(call))
+        task = self._loop.create_task(self._try_to_connect(call))
         call.task = task
         self._connecting[task] = call
         task.add_done_callback(self._connecting.pop)
 
-    async def _connect(self, call: LocalCall) -> None:
+    async def _try_to_connect(self, call: WaitingCall) -> None:
         seconds = self._keep.connecting
         addresses: list[SocketAddress] = []
         try:
@@ -297,7 +263,7 @@ class LocalPool:
             call.task = None
             call.fail("local_refused", f"{self._target.url}: {reason}{self._tried(addresses)}")
 
-    async def _connect_first(self, addresses: list[SocketAddress], call: LocalCall, seconds: float) -> None:
+    async def _connect_first(self, addresses: list[SocketAddress], call: WaitingCall, seconds: float) -> None:
         """The first address that takes a connection, each for at most `seconds`. Raises the last one's error."""
         failure: OSError | None = None
         for ip, port in addresses:
@@ -312,7 +278,7 @@ class LocalPool:
         assert failure is not None
         raise failure
 
-    async def _open(self, ip: str, port: int, call: LocalCall) -> None:
+    async def _open(self, ip: str, port: int, call: WaitingCall) -> None:
         tried = self._target.url + self._tried([(ip, port)])
 
         def made(connection: LocalConnection) -> None:
@@ -321,14 +287,14 @@ class LocalPool:
                 connection.abort()
                 return
             self._all.add(connection)
-            call.run_on(connection, reused=False)
+            call.run_on(connection)
 
         tls = self._target.scheme == "https"
         if tls and self._tls is None:
             self._tls = ssl.create_default_context()
             self._tls.set_alpn_protocols(["http/1.1"])
         await self._loop.create_connection(
-            lambda: LocalConnection(self._parser, tried, made, self._on_closed),
+            lambda: LocalConnection(self._reader, tried, self, made),
             ip,
             port,
             ssl=self._tls if tls else None,

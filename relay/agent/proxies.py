@@ -5,9 +5,10 @@ A proxy's credentials are in its address and nowhere else: what is shown of it i
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import urllib.parse
-import urllib.request
 from dataclasses import dataclass, field
 
 from relay.agent.targets import is_loopback
@@ -15,6 +16,8 @@ from relay.agent.targets import is_loopback
 # The port of a proxy that names none, by scheme.
 _PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks5": 1080}
 _ALIASES = {"socks5h": "socks5", "socks4a": "socks4", "socks": "socks5"}
+# Systems whose own settings name a proxy too.
+_TELL_BY_THEMSELVES = ("darwin", "win32")
 _STATUS = re.compile(r"status ([1-5][0-9]{2})\b")
 
 
@@ -40,10 +43,14 @@ def proxy_for(relay_url: str) -> Proxy | None:
     parts = urllib.parse.urlsplit(relay_url)
     if parts.hostname is not None and is_loopback(parts.hostname):
         return None
-    if urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
+    if sys.platform not in _TELL_BY_THEMSELVES and not any(name.lower().endswith("_proxy") for name in os.environ):
+        return None
+    from urllib.request import getproxies, proxy_bypass  # here: it brings an HTTP client and e-mail along
+
+    if proxy_bypass(parts.netloc.rpartition("@")[2]):
         return None
     scheme = "https" if parts.scheme == "wss" else "http"
-    text = urllib.request.getproxies().get(scheme)
+    text = getproxies().get(scheme)
     return _parsed(text.strip(), f"{scheme.upper()}_PROXY") if text and text.strip() else None
 
 

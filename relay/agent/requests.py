@@ -2,70 +2,125 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal, Protocol
 
+from relay.agent.answers import AnswerHead
 from relay.exchange.errors import MalformedBody
-from relay.exchange.framing import content_length, encode_chunk, encode_last_chunk
+from relay.exchange.framing import encode_chunk, encode_last_chunk
 from relay.exchange.headers import HOP_BY_HOP
-from relay.exchange.heads import BAD_VALUE, TOKEN, Fields, ResponseHead
+from relay.exchange.heads import BAD_VALUE, TOKEN, Fields
 
 FailureKind = Literal["local_refused", "local_reset", "bad_response"]
 
+# RFC 9110 §9.2.2
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+
 # What frames or routes a request is the agent's own affair.
 _OURS = HOP_BY_HOP | frozenset(b"host content-length expect trailer".split())
+_LAST_LINES = {
+    "none": b"\r\n",
+    "length": b"\r\n",
+    "chunked": b"Transfer-Encoding: chunked\r\n\r\n",
+    "upgrade": b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+}
 
 
-@dataclass(slots=True)
 class LocalRequest:
     """A request as it is written; whoever makes it has checked that nothing in it can split a message."""
 
-    method: bytes
-    target: bytes
-    fields: Fields = field(repr=False)
-    """Final, with `Host`, and with `Content-Length` when `body` is "length"; without hop-by-hop fields."""
-    body: Literal["none", "length", "chunked"] = "none"
-    upgrade: bool = False
-    """A WebSocket handshake; it has no body."""
-    encoded: bytes = field(default=b"", repr=False)
-    """The head as it is written, where whoever made the request knows it already."""
+    __slots__ = ("bodiless", "body", "encoded", "fields", "length", "method", "repeatable", "target", "upgrade")
+
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        fields: Fields,
+        body: Literal["none", "length", "chunked", "upgrade"] = "none",
+        length: int = 0,
+    ) -> None:
+        """`fields` are final, with `Host`, and with `Content-Length`, whose value is `length`, when `body` is "length";
+        without hop-by-hop fields. "upgrade": a WebSocket handshake, which is followed by a pipe or by nothing.
+        """
+        self.method = method
+        self.target = target
+        self.fields = fields
+        self.body = body
+        self.length = length
+        self.upgrade = body == "upgrade"
+        self.repeatable = method in IDEMPOTENT and (body == "none" or self.upgrade)
+        """Whether it may be sent a second time."""
+        self.bodiless = method == b"HEAD"
+        """Whether its answer has no body, whatever its head says."""
+        lines = b"%b: %b\r\n" * len(fields) % (*chain.from_iterable(fields),)
+        self.encoded = b"%b %b HTTP/1.1\r\n%b%b" % (method, target, lines, _LAST_LINES[body])
+        """Its head as it is written."""
+
+
+class LocalCall(Protocol):
+    """Who takes what is said to the local service in one exchange: a connection, or what waits for one."""
+
+    def write(self, data: bytes | memoryview) -> bool:
+        """Body bytes; of a pipe: any bytes. False: wait for `on_taken`. Without effect once nobody reads them."""
+
+    def end(self, trailers: Fields) -> None:
+        """The request's body is complete; of a pipe: half-close. Without effect where there is nothing to end."""
+
+    def pause(self) -> None:
+        """Read no more of the answer."""
+
+    def resume(self) -> None:
+        """Read on."""
+
+    def abort(self) -> None:
+        """Close at once, so that the local service notices. No event comes after it."""
 
 
 class LocalEvents(Protocol):
-    """What becomes of one exchange. After `on_end` or `on_failed` nothing more of an answer comes.
+    """What becomes of one exchange. After the answer's end, whole or failed, nothing more of it comes.
 
-    `on_writable` may still come after `on_end`, while the upload (or the pipe's other half) is not written;
-    it follows every False of `write` unless the exchange is over at both ends before.
+    `on_taken` may still come after that end, while the upload (or the pipe's other half) is not written; it follows
+    every False of `write` unless the exchange is over at both ends before.
     """
 
-    def on_informational(self, head: ResponseHead) -> None:
+    def on_connected(self, call: LocalCall) -> None:
+        """From now on this one takes what is said: there is a connection, or another one is made."""
+
+    def on_informational(self, head: AnswerHead) -> None:
         """A 1xx head other than 101."""
 
-    def on_head(self, head: ResponseHead, upgraded: bool) -> None:
-        """The final head. `upgraded`: a 101 was answered, from now on both ways are an opaque pipe."""
+    def on_whole(self, head: AnswerHead, body: bytes) -> None:
+        """The final head and all of the body, if there is one, at once; the exchange is over at both ends."""
 
-    def on_data(self, data: bytes) -> None:
+    def on_answer(self, head: AnswerHead) -> None:
+        """The final head. With a 101 both ways are an opaque pipe from now on."""
+
+    def on_body(self, data: bytes) -> None:
         """Body bytes, never empty. After `pause` at most what was already read (256 KiB) still comes."""
 
-    def on_end(self, trailers: Fields) -> None:
-        """The answer is complete; of a pipe: the local service sends no more."""
+    def on_answered(self, data: bytes, trailers: Fields, over: bool) -> None:
+        """The answer is complete with these last bytes, if any; of a pipe: the local service sends no more. `over`: so
+        is the request, and whoever took it serves another exchange from now on.
+        """
 
     def on_failed(self, kind: FailureKind, detail: str, answered: bool) -> None:
-        """There is no (whole) answer. `detail` names the address tried; `answered`: `on_head` had been called."""
+        """There is no (whole) answer. `detail` names the address tried; `answered`: its final head had been told."""
 
-    def on_writable(self) -> None:
+    def on_taken(self) -> None:
         """After `write` said False: it may go on."""
 
 
 class _Nobody:
     """Hears what nobody wants to hear any more."""
 
-    def on_informational(self, head: ResponseHead) -> None: ...
-    def on_head(self, head: ResponseHead, upgraded: bool) -> None: ...
-    def on_data(self, data: bytes) -> None: ...
-    def on_end(self, trailers: Fields) -> None: ...
+    def on_connected(self, call: LocalCall) -> None: ...
+    def on_informational(self, head: AnswerHead) -> None: ...
+    def on_whole(self, head: AnswerHead, body: bytes) -> None: ...
+    def on_answer(self, head: AnswerHead) -> None: ...
+    def on_body(self, data: bytes) -> None: ...
+    def on_answered(self, data: bytes, trailers: Fields, over: bool) -> None: ...
     def on_failed(self, kind: FailureKind, detail: str, answered: bool) -> None: ...
-    def on_writable(self) -> None: ...
+    def on_taken(self) -> None: ...
 
 
 NOBODY: LocalEvents = _Nobody()
@@ -91,39 +146,36 @@ def with_upstream(fields: Fields, upstream: Fields) -> Fields:
     return [*(pair for pair in fields if pair[0].lower().replace(b"_", b"-") not in names), *upstream]
 
 
-def encode_head(request: LocalRequest) -> bytes:
-    """The bytes of a request head."""
-    parts = [request.method, b" ", request.target, b" HTTP/1.1\r\n"]
-    for name, value in request.fields:
-        parts += (name, b": ", value, b"\r\n")
-    if request.body == "chunked":
-        parts.append(b"Transfer-Encoding: chunked\r\n")
-    if request.upgrade:
-        parts.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
-    parts.append(b"\r\n")
-    return b"".join(parts)
+class Upload:
+    """A request with a body on its way out, which keeps to what the request's head announced. The head leaves with the
+    first bytes behind it, if they come before it is asked for.
+    """
 
-
-class RequestBody:
-    """The body of a request on its way out, which keeps to what the request's head announced."""
-
-    __slots__ = ("_chunked", "_left")
+    __slots__ = ("_chunked", "_head", "_left")
 
     def __init__(self, request: LocalRequest) -> None:
+        self._head = request.encoded
         self._chunked = request.body == "chunked"
-        self._left = (content_length(request.fields) or 0) if request.body == "length" else 0
+        self._left = request.length
+
+    def head(self) -> bytes:
+        """The head, if it has not left."""
+        head, self._head = self._head, b""
+        return head
 
     def encode(self, data: bytes | memoryview) -> bytes:
         """`data`, which is not empty, as it is written. Raises `MalformedBody`."""
         if self._chunked:
-            return encode_chunk(data)
-        self._left -= len(data)
-        if self._left < 0:
-            raise MalformedBody("the request's body is longer than was announced")
-        return bytes(data)  # no copy of bytes
+            encoded = encode_chunk(data)
+        else:
+            self._left -= len(data)
+            if self._left < 0:
+                raise MalformedBody("more came than was announced")
+            encoded = bytes(data)  # no copy of bytes
+        return self.head() + encoded if self._head else encoded
 
     def end(self, trailers: Fields) -> bytes:
         """What is written behind the body. Raises `MalformedBody`."""
         if self._left:
             raise MalformedBody(f"the request's body ended {self._left} bytes early")
-        return encode_last_chunk(trailers) if self._chunked else b""
+        return self.head() + encode_last_chunk(trailers) if self._chunked else self.head()

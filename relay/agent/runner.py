@@ -44,10 +44,12 @@ class Agent:
         name: str,
         now: Callable[[], float] = time.time,
         changes: Changes | None = None,
+        *,
+        quiet: bool = False,
     ) -> None:
         self.stopping = False
         self._report = report
-        self._process = Process(report, name, secrets.token_hex(16), now)
+        self._process = Process(report, name, secrets.token_hex(16), now, quiet=quiet)
         self._changes = changes
         self._current = Shift(settings, self._process, range(settings.links))
         self._shifts: dict[Shift, asyncio.Task[Exit]] = {}
@@ -269,9 +271,10 @@ def _differences(before: AgentSettings, after: AgentSettings) -> dict[str, list[
     }
 
 
-def run(settings: AgentSettings, report: Callable[[dict[str, object]], None], changes: Changes | None = None) -> int:
+def run(settings: AgentSettings, report: Report, changes: Changes | None = None, *, quiet: bool = False) -> int:
     """Runs an agent on an event loop of its own, uvloop where it exists. Blocks; the exit code.
 
+    `quiet`: of requests that went well, one after another, only the first is reported; all are where they are counted.
     Raises `CannotListen`.
     """
     from relay import __version__
@@ -281,7 +284,7 @@ def run(settings: AgentSettings, report: Callable[[dict[str, object]], None], ch
     async def main() -> int:
         gc.freeze()  # what was imported stays: looking through it again and again would halt every stream
         if door is None:
-            return await Agent(settings, report, name, changes=changes).run()
+            return await Agent(settings, report, name, changes=changes, quiet=quiet).run()
         report({"event": "metrics", "address": address_of(door)})
         tally = Tally()
         agent = Agent(settings, tally.listening(report), name, changes=changes)

@@ -34,8 +34,7 @@ CLOSED_WITHIN = 2.5
 ANSWERS_WITHIN = 2.0
 # A key that is this new, in seconds, may not be known yet to the node of the relay that it is shown to.
 NEW_KEY = 10.0
-KNOWN_AFTER = 1.0
-"""Seconds to wait then."""
+KNOWN_AFTER = 1.0  # seconds to wait then
 # Exchanges of a tunnel that was taken out of the settings may go on so many seconds.
 REMOVED_GRACE = 30.0
 # A link that was relieved and is busy is looked at this often, in seconds: an event stream may run for days.
@@ -57,6 +56,7 @@ class Process:
     established: set[tuple[str, str, str]] = field(default_factory=set)
     """Subdomains with their addresses and local services that were told as established."""
     carried: Carried = field(default_factory=Carried)
+    quiet: bool = False  # see `Forwarder`
 
 
 class Shift:
@@ -83,7 +83,7 @@ class Shift:
         self._loop = asyncio.get_running_loop()
         self._names = Lookups()
         self.routes = Routes(settings)
-        self.forwarder = Forwarder(self.routes.by_name, process.report, self._loop.time)
+        self.forwarder = Forwarder(self.routes.by_name, process.report, self._loop.time, quiet=process.quiet)
         self._wanted = tuple(slots)
         self._slots: dict[int, tuple[Slot, asyncio.Task[None]]] = {}
 

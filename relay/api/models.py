@@ -14,7 +14,10 @@ Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 class Given(BaseModel):
     """What goes out."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_serialization_defaults_required=True)
+    # What makes a model ready takes time and memory: each is made so when it is first of use.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, json_schema_serialization_defaults_required=True, defer_build=True
+    )
 
 
 class Hello(Given):

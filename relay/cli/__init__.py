@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import sys
 import traceback
@@ -13,52 +14,50 @@ from typing import Annotated
 import typer
 
 from relay import __version__
-from relay.cli import login, plans, token, usage
-from relay.cli.audit import audit
-from relay.cli.completion import completion, prepare_for
-from relay.cli.db import app as db
-from relay.cli.doctor import doctor
+from relay.cli.completion import completes
 from relay.cli.errors import UNEXPECTED, Mistake
-from relay.cli.health import health
-from relay.cli.http import http
 from relay.cli.keyring import refuse_whole_keys
-from relay.cli.keys import keys
 from relay.cli.output import harmless
-from relay.cli.projects import projects
-from relay.cli.serve import serve
-from relay.cli.service import service
-from relay.cli.signers import signers
-from relay.cli.start import start
-from relay.cli.subdomains import subdomains
-from relay.cli.tunnels import tunnels
+from relay.cli.values import make_plain_ones_here
 
-app = typer.Typer(
-    name="relay",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command()(http)
-app.command()(start)
-app.command()(serve)
-app.command()(health)
-app.command()(doctor)
-login.add(app)
-for _name, _group in (
-    ("projects", projects),
-    ("keys", keys),
-    ("subdomains", subdomains),
-    ("tunnels", tunnels),
-    ("audit", audit),
-    ("signers", signers),
-    ("service", service),
-    ("db", db),
-):
-    app.add_typer(_group, name=_name)
-usage.add(app)
-plans.add(app)
-token.add(app)
+# Each with its room, in the order of the help. What is called so there is the command, unless the room adds its own.
+COMMANDS = {
+    **{name: name for name in ("http", "start", "serve", "health", "doctor")},
+    **dict.fromkeys(("login", "logout", "whoami"), "login"),
+    **{name: name for name in ("usage", "plans", "token", "version", "completion")},
+    **{name: name for name in ("projects", "keys", "subdomains", "tunnels", "audit", "signers", "service", "db")},
+}
+HELP = ["-h", "--help"]
+
+
+def app(word: str | None = None) -> typer.Typer:
+    """The command line; with only that command of it, if `word` is one: to load all of them takes time and memory."""
+    made = typer.Typer(
+        name="relay",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": HELP},
+    )
+    made.callback(invoke_without_command=True)(relay)
+    for room in [COMMANDS[word]] if word in COMMANDS else dict.fromkeys(COMMANDS.values()):
+        _add(made, room)
+    return made
+
+
+def _add(to: typer.Typer, room: str) -> None:
+    if room == "version":
+        to.command()(version)
+        return
+    found = importlib.import_module(f"relay.cli.{room}")
+    if hasattr(found, "add"):
+        found.add(to)
+        return
+    command = getattr(found, room)
+    if isinstance(command, typer.Typer):
+        to.add_typer(command, name=room)
+    else:
+        to.command()(command)
 
 
 def _version(wanted: bool) -> None:
@@ -67,7 +66,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
 def relay(
     context: typer.Context,
     version: Annotated[
@@ -90,13 +88,9 @@ def relay(
         typer.echo(context.get_help())
 
 
-@app.command()
 def version() -> None:
     """Print the version."""
     _version(True)
-
-
-app.command()(completion)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -109,16 +103,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(_run(program, arguments))
 
 
+def _command(word: str) -> Callable[..., int | None]:
+    return _made("version" if word == "--version" else word if word in COMMANDS else None)
+
+
 @functools.cache
-def _command() -> Callable[..., int | None]:
-    return typer.main.get_command(app)
+def _made(word: str | None) -> Callable[..., int | None]:
+    command: Callable[..., int | None] = make_plain_ones_here(typer.main.get_command(app(word)), HELP)
+    return command
 
 
 def _run(program: str, arguments: Sequence[str] | None) -> int:
     try:
-        prepare_for(program, os.environ)
-        refuse_whole_keys(sys.argv[1:] if arguments is None else arguments)
-        return int(_command()(args=arguments, prog_name=program, standalone_mode=False) or 0)
+        words = sys.argv[1:] if arguments is None else arguments
+        refuse_whole_keys(words)
+        run = _command("" if completes(program, os.environ) else next(iter(words), ""))
+        return int(run(args=arguments, prog_name=program, standalone_mode=False) or 0)
     except Mistake as mistake:
         _complain(str(mistake))
         return mistake.code

@@ -49,10 +49,12 @@ def variable_of(program: str) -> str:
     return f"_{program.replace('-', '_').upper()}_COMPLETE"
 
 
-def prepare_for(program: str, environment: Mapping[str, str]) -> None:
-    """Where a shell asks for words; does nothing otherwise."""
-    if variable_of(program) in environment:
+def completes(program: str, environment: Mapping[str, str]) -> bool:
+    """Whether a shell asks for words; Typer then knows the shells."""
+    asked = variable_of(program) in environment
+    if asked:
         prepare()
+    return asked
 
 
 def prepare() -> None:

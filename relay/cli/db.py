@@ -40,10 +40,10 @@ UrlFile = Annotated[
     ),
 ]
 
-app = group("The registry's database: its schema, and a copy of it. Works without a running relay.")
+db = group("The registry's database: its schema, and a copy of it. Works without a running relay.")
 
 
-@app.command()
+@db.command()
 def upgrade(
     revision: Annotated[str, typer.Argument(help="How far; head is all the way.", metavar="[REVISION]")] = "head",
     *,
@@ -68,7 +68,7 @@ def upgrade(
     _say_schema(before, after, as_json)
 
 
-@app.command()
+@db.command()
 def downgrade(
     revision: Annotated[str, typer.Argument(help="How far, for example 0001.", metavar="REVISION")],
     *,
@@ -88,7 +88,7 @@ def downgrade(
     _say_schema(before, after, as_json)
 
 
-@app.command()
+@db.command()
 def current(
     *, config: Config = None, data: Data = None, database_url_file: UrlFile = None, as_json: AsJson = False
 ) -> None:
@@ -110,7 +110,7 @@ def current(
     Lines().say(text)
 
 
-@app.command()
+@db.command()
 def backup(
     file: Annotated[Path, typer.Argument(help="The file to write; it must not exist.", metavar="FILE")],
     *,

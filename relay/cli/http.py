@@ -147,7 +147,7 @@ def run(settings: AgentSettings, situation: Situation, *, as_json: bool, quiet: 
     for name in silent(settings.tunnels):
         report({"event": "hint", "message": hints.for_start(name)})
     try:
-        return int(run_agent(settings, report))
+        return int(run_agent(settings, report, quiet=quiet))
     except CannotListen as error:
         raise Mistake(str(error)) from None
 

@@ -15,7 +15,6 @@ from relay.cli.output import harmless
 from relay.cli.secretfiles import login_path, placed, read_login, read_secret
 from relay.keys.errors import BadKey
 from relay.keys.forms import Kind, check_text, shown
-from relay.settings import KEY_FILE_NAME, SettingsError, data_directory
 
 DEFAULT_RELAY = "ws://127.0.0.1:8081"
 VARIABLES = ("RELAY_KEY", "RELAY_MASTER_KEY", "MTK_MASTER")
@@ -92,6 +91,8 @@ def own_keys(environment: Mapping[str, str], relay: str) -> Iterator[Key]:
 
 
 def _operator_key(environment: Mapping[str, str]) -> Path:
+    from relay.settings import KEY_FILE_NAME, SettingsError, data_directory  # here: an agent with a key needs them not
+
     try:
         return data_directory(environment) / KEY_FILE_NAME
     except SettingsError as error:

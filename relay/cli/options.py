@@ -18,7 +18,6 @@ import typer
 
 from relay.cli.errors import NOT_DONE, Mistake
 from relay.cli.output import harmless
-from relay.settings.kinds import ADDRESS, Address, size
 from relay.wire.hello import LABEL
 from relay.wire.limits import MOST_RATE
 
@@ -203,13 +202,12 @@ def rate_of(value: int | None, option: str) -> int | None:
     raise Mistake(f"{option} must be a number of requests a second, 1 to {MOST_RATE}, but it is {value}.")
 
 
-_BYTES = size(1, 2**50)
-
-
 def bytes_of(text: str, option: str) -> int:
     """`10MiB` is 10485760. Raises `Mistake`."""
+    from relay.settings.kinds import size
+
     try:
-        amount = _BYTES.parse(text)
+        amount = size(1, 2**50).parse(text)
     except ValueError:
         raise Mistake(
             f"{option} must be a number of bytes, perhaps with KiB, MiB or GiB behind it, for example {option} 10MiB, "
@@ -227,6 +225,8 @@ def metrics_of(text: str | None, environment: Mapping[str, str]) -> tuple[str, i
         where, example = "RELAY_METRICS", "RELAY_METRICS=127.0.0.1:9091"
     if text is None:
         return None
+    from relay.settings.kinds import ADDRESS, Address  # here: most agents are not measured
+
     try:
         address = ADDRESS.parse(text)
     except ValueError:

@@ -80,7 +80,7 @@ def _run(settings: AgentSettings, watch: TunnelWatch, *, as_json: bool, quiet: b
     for name in silent(settings.tunnels):
         report({"event": "hint", "message": hints.for_start(name)})
     try:
-        return int(run_agent(settings, report, watch))
+        return int(run_agent(settings, report, watch, quiet=quiet))
     except CannotListen as error:
         raise Mistake(str(error)) from None
 

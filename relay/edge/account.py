@@ -15,46 +15,31 @@ class Account:
     """One exchange, or one request that was refused before it could become one. Times are monotonic, in seconds: of the
     clock itself, since a loop's may count in milliseconds."""
 
-    __slots__ = (
-        "began",
-        "bytes_in",
-        "bytes_out",
-        "client",
-        "ended",
-        "error",
-        "head_at",
-        "key_id",
-        "over_at",
-        "request",
-        "request_id",
-        "status",
-        "tunnel",
-        "visitor_key_id",
-    )
+    # Of the class, until an exchange has its own: most of it never changes.
+    client = ""
+    """The visitor's address, as far as it is known; filled in at the end, if anybody wants it."""
+    tunnel = ""
+    """The name that was called, once it turned out to be one."""
+    key_id = ""
+    """Of the agent whose link the exchange is on."""
+    visitor_key_id = ""
+    status = 0
+    """Of the final answer; 0: there was none."""
+    error = ""
+    """The relay's own code, where it was the relay that answered."""
+    ended = VISITOR_LEFT
+    head_at = 0.0
+    """When the final answer began; 0: it did not."""
+    over_at = 0.0
+    bytes_in = 0
+    """Of the request's body, or from the visitor once upgraded."""
+    bytes_out = 0
 
     def __init__(self, request: Request | None, request_id: str, began: float) -> None:
         self.request = request
         """None: its head was never read to the end, or is no request."""
         self.request_id = request_id
         self.began = began
-        self.client = ""
-        """The visitor's address, as far as it is known; filled in at the end, if anybody wants it."""
-        self.tunnel = ""
-        """The name that was called, once it turned out to be one."""
-        self.key_id = ""
-        """Of the agent whose link the exchange is on."""
-        self.visitor_key_id = ""
-        self.status = 0
-        """Of the final answer; 0: there was none."""
-        self.error = ""
-        """The relay's own code, where it was the relay that answered."""
-        self.ended = VISITOR_LEFT
-        self.head_at = 0.0
-        """When the final answer began; 0: it did not."""
-        self.over_at = 0.0
-        self.bytes_in = 0
-        """Of the request's body, or from the visitor once upgraded."""
-        self.bytes_out = 0
 
     def refuse(self, code: Code, now: float) -> None:
         """The relay answers by itself."""

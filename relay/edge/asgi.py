@@ -60,19 +60,20 @@ class TunnelApp:
             facts = answers.facts_of(method, fields, request_id)
             await _say(send, refusal.code, facts, refusal.message)
             return
-        account = services.open_account(request, request_id, monotonic())
+        account = Account(request, request_id, monotonic())
+        services.exchanges += 1
         client = scope.get("client") or ("unknown", 0)
         caller = routing.Caller(services, client[0], services.trusts(client[0]))
         try:
             await _Visit(services, account, receive, send).run(caller)
         finally:
             account.client = caller.who(request)
-            services.close_account(account, monotonic())
+            services.close_account(account)
 
     def _count_refusal(self, code: Code, request_id: str, now: float) -> None:
         account = Account(None, request_id, now)
         account.refuse(code, now)
-        self._services.close_account(account, now)
+        self._services.close_account(account)
 
 
 class _Visit:
@@ -260,11 +261,20 @@ class _Visit:
         self._heads.append(head)
         self._news.set()
 
-    def on_data(self, data: memoryview) -> None:
+    def on_lull(self) -> None:
+        """See `ExchangeEvents.on_lull`: the head goes out by itself."""
+
+    def on_data(self, data: memoryview) -> bool:
         """See `ExchangeEvents.on_data`."""
         if data:
             self._data.append(bytes(data))
             self._news.set()
+        return False
+
+    def on_last(self, data: memoryview) -> None:
+        """See `ExchangeEvents.on_last`."""
+        self.on_data(data)
+        self.on_end([])
 
     def on_end(self, trailers: Fields) -> None:
         """See `ExchangeEvents.on_end`."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from time import monotonic
 
 from relay.edge import access, routing
 from relay.edge.answers import Code, Extra
@@ -53,19 +52,19 @@ class Entrant(Speaker):
     def enter(self, request: Request) -> None:
         """Finds a link for the request and lets it in, or waits for one, or answers."""
         try:
-            self._name, tunnel, link = routing.find(self.services, request)
+            name, tunnel, link = routing.find(self.services, request)
         except routing.Unroutable as no:
             self.answer(no.code, no.detail, no.extra)
             return
+        self._name = name
         if self.account is not None:
-            self.account.tunnel = self._name
-        if tunnel is not None and link is not None:
-            if tunnel.access is None:
-                self.on_let_in(request, tunnel, link)
-            else:
-                self._judge(request, tunnel, link)
-        else:
+            self.account.tunnel = name
+        if tunnel is None or link is None:
             self._hold(request)
+        elif tunnel.access is None:
+            self.on_let_in(request, tunnel, link)
+        else:
+            self._judge(request, tunnel, link)
 
     def may_wait(self) -> bool:
         """Whether more may be read: of a request that is held, what has come is counted, and must have its room."""
@@ -108,11 +107,12 @@ class Entrant(Speaker):
 
     def served(self) -> None:
         """The exchange is no longer under way."""
-        account, self.account = self.account, None
+        account, services = self.account, self.services
         if account is not None:
-            if self.services.on_exchange is not None:
+            self.account = None
+            if services.on_exchange is not None:
                 account.client = self.address if account.request is None else self._caller.who(account.request)
-            self.services.close_account(account, monotonic())
+            services.close_account(account)
         if self._by_key:
             self._by_key = False
             self.services.admitted.pop(self, None)

@@ -1,22 +1,22 @@
 """Which request heads may pass, and what they mean: decided once, before anything is routed. Pure.
 
-It is given a head that a parser has split, and trusts the parser with nothing: a head that passes has one meaning
-however it is written anew. It alone knows what a visitor may ask of the relay itself; whether a host exists, and what
-happens to the body, is decided elsewhere.
+It is given a head that was split already, and trusts whoever did so with nothing but its fields' form: a head that
+passes has one meaning however it is written anew. It alone knows what a visitor may ask of the relay itself; whether a
+host exists, and what happens to the body, is decided elsewhere.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 from relay.edge.answers import Code, Facts, accepts_html, is_json
 from relay.edge.hosts import BadHost, Host, normalise_host
 from relay.exchange.errors import MalformedHead
-from relay.exchange.framing import content_length, transfer_coding
-from relay.exchange.headers import HOP_BY_HOP, connection_tokens, strip_hop_by_hop
+from relay.exchange.framing import parse_coding, parse_length
+from relay.exchange.headers import CLAIMS, HOP_BY_HOP, PROTECTED, options
 from relay.exchange.heads import TARGET, Fields, check_fields
 
 MAX_FIELDS = 100
@@ -29,12 +29,18 @@ METHODS = frozenset(
     b"PATCH POST PROPFIND PROPPATCH PURGE PUT QUERY REBIND REPORT SEARCH SOURCE SUBSCRIBE UNBIND UNLINK UNLOCK "
     b"UNSUBSCRIBE".split()
 )
-_ABSOLUTE = re.compile(rb"(https?)://([^/?#]*)(.*)", re.IGNORECASE)
+_ABSOLUTE = re.compile(rb"(https?)://([^/?#]*)((?:[/?].*)?)", re.IGNORECASE)
 _DEFAULT_PORTS = {b"http": 80, b"https": 443}
 LOGGED = (b"traceparent", b"mcp-method", b"mcp-name")
 """Fields that pass, and whose values the access log tells."""
-# Fields that mean something here, hop-by-hop ones included.
-_WATCHED = HOP_BY_HOP.union(b"host content-length expect accept content-type origin".split(), LOGGED)
+_LOGGED = frozenset(LOGGED)
+# What one head may say once, and what it may say in several fields as well as in one (RFC 9110 §5.3). Of others that
+# mean something here, only the first counts.
+_ONCE = {b"host": "Host", b"content-length": "Content-Length", b"transfer-encoding": "Transfer-Encoding"}
+_LISTS = frozenset((b"connection", b"proxy-connection", b"upgrade", b"expect", b"accept"))
+# A head without any of these goes on as it is, and is all that there is of its request.
+_RULING = HOP_BY_HOP | CLAIMS | {b"content-length", b"expect"}
+_WATCHED = _RULING.union((b"host", b"accept", b"origin", b"content-type"), LOGGED)
 # Options of a Connection field that name nothing to remove beyond what is always removed.
 _USUAL_TOKENS = HOP_BY_HOP | {b"close", b"keep-alive"}
 _NO_TOKENS: Set[bytes] = frozenset()
@@ -69,20 +75,23 @@ class Request:
     host: Host
     fields: Fields = field(repr=False)
     """As they go on: hop-by-hop fields are gone; an upgrade carries our own `Connection` and `Upgrade`."""
-    body: Body
-    length: int | None
+    accept: bytes = field(default=b"", repr=False)
+    origin: bytes | None = None
+    json_post: bool = False
+    body: Body = Body.NONE
+    length: int | None = None
     """Declared bytes of body. A length of 0 is a body of `Body.NONE` whose field is kept."""
-    upgrade: bool
-    expect_continue: bool
-    keep_alive: bool
-    http10: bool
-    accept_html: bool
-    json_post: bool
-    origin: bytes | None
+    upgrade: bool = False
+    keep_alive: bool = True
+    http10: bool = False
+    claims: bool = False
+    """Whether any of the fields says how the request came here: one of `CLAIMS`."""
     logged: Mapping[bytes, bytes] = field(default_factory=dict, compare=False, repr=False)
     """The first value of each of the fields in `LOGGED` that there are, by lower-case name."""
     bare: Request | None = field(default=None, init=False, compare=False, repr=False)
     """The same without the credential that was for the relay, once `access` has made it."""
+    called: str | None = field(default=None, init=False, compare=False, repr=False)
+    """The subdomain that it is for, once `routing` has told it; empty for none."""
 
     def facts(self, request_id: str, body_prefix: bytes) -> Facts:
         """What an answer of the relay's own has to know of this request."""
@@ -90,7 +99,7 @@ class Request:
             method=self.method,
             request_id=request_id,
             host=self.host.authority,
-            accept_html=self.accept_html,
+            accept_html=accepts_html(self.accept),
             json_post=self.json_post,
             origin=self.origin,
             body_prefix=body_prefix,
@@ -100,7 +109,20 @@ class Request:
 
 
 def check(method: bytes, target: bytes, version: str, fields: Fields) -> Request:
-    """The request that a head stands for. Raises `Refusal`."""
+    """The request that a head stands for, whoever has split it. Raises `Refusal`."""
+    try:
+        check_fields(fields)
+    except MalformedHead as error:
+        raise Refusal(Code.BAD_REQUEST, str(error)) from None
+    size = len(method) + len(target) + sum([len(name) + len(value) + _FIELD_OVERHEAD for name, value in fields])
+    request = understand(method, target, version, [(name, value.strip(b" \t")) for name, value in fields])
+    if size > MAX_HEAD:
+        raise Refusal(Code.HEAD_TOO_LARGE, f"more than {MAX_HEAD // 1024} KiB")
+    return request
+
+
+def understand(method: bytes, target: bytes, version: str, fields: Fields) -> Request:
+    """The request that a head stands for whose fields are well-formed, and within `MAX_HEAD`. Raises `Refusal`."""
     if version not in ("1.1", "1.0"):
         raise Refusal(Code.BAD_REQUEST, "HTTP versions 1.1 and 1.0 are spoken here")
     if method not in METHODS:
@@ -109,103 +131,99 @@ def check(method: bytes, target: bytes, version: str, fields: Fields) -> Request
         raise Refusal(Code.BAD_REQUEST, "the request target is not all visible ASCII")
     if len(fields) > MAX_FIELDS:
         raise Refusal(Code.HEAD_TOO_LARGE, f"more than {MAX_FIELDS} fields")
-    kept, seen = _sort(fields, len(method) + len(target))
-    host = _host(seen.get(b"host", ()))
-    http10 = version == "1.0"
-    body, length = _framing(seen, http10)
-    tokens = _tokens(seen, b"connection")
-    upgrade = b"upgrade" in tokens and not http10 and _is_websocket(method, seen.get(b"upgrade", ()), body)
-    named = tokens | _tokens(seen, b"proxy-connection")
-    if not named <= _USUAL_TOKENS:
-        kept = strip_hop_by_hop(kept, set(named))
-    if upgrade:
-        kept += ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"))
-    expects = b"expect" in seen and any(value.lower() == b"100-continue" for value in seen[b"expect"])
-    if expects and http10:  # RFC 9110 §10.1.1: to be ignored, and nobody behind us should wait for it either
-        kept = [field for field in kept if field[0].lower() != b"expect"]
-    return Request(
-        method=method,
-        target=target if target.startswith(b"/") else _rewrite(method, target, host),
-        host=host,
-        fields=kept,
-        body=body,
-        length=length,
-        upgrade=upgrade,
-        expect_continue=expects and not http10 and body != Body.NONE,
-        keep_alive=not http10 and b"close" not in tokens,
-        http10=http10,
-        accept_html=b"accept" in seen and any(map(accepts_html, seen[b"accept"])),
-        json_post=method == b"POST" and any(map(is_json, seen.get(b"content-type", ()))),
-        origin=seen[b"origin"][0] if b"origin" in seen else None,
-        logged={name: seen[name][0] for name in LOGGED if name in seen},
-    )
-
-
-def _sort(fields: Fields, size: int) -> tuple[Fields, dict[bytes, list[bytes]]]:
-    """One pass: (the fields without hop-by-hop ones, values of those that mean something here by lower-case name)."""
-    try:
-        check_fields(fields)
-    except MalformedHead as error:
-        raise Refusal(Code.BAD_REQUEST, str(error)) from None
-    kept: Fields = []
-    seen: dict[bytes, list[bytes]] = {}
-    for pair in fields:
-        name, value = pair
-        size += len(name) + len(value) + _FIELD_OVERHEAD
+    said: dict[bytes, bytes] = {}
+    for name, value in fields:
         lower = name.lower()
-        bare = value.strip(b" \t")  # the same object when there is nothing to strip
         if lower in _WATCHED:
-            if lower in seen:
-                seen[lower].append(bare)
-            else:
-                seen[lower] = [bare]
-            if lower in HOP_BY_HOP:
-                continue
-        kept.append(pair if bare is value else (name, bare))
-    if size > MAX_HEAD:
-        raise Refusal(Code.HEAD_TOO_LARGE, f"more than {MAX_HEAD // 1024} KiB")
-    return kept, seen
+            said[lower] = _joined(lower, said[lower], value) if lower in said else value
+    if b"host" not in said:
+        raise Refusal(Code.BAD_REQUEST, "no Host field")
+    host = _host(said[b"host"])
+    if not target.startswith(b"/"):
+        target = _rewrite(method, target, host)
+    request = Request(method, target, host, fields)
+    if b"accept" in said:
+        request.accept = said[b"accept"]
+    if b"origin" in said:
+        request.origin = said[b"origin"]
+    if method == b"POST" and b"content-type" in said:
+        request.json_post = is_json(said[b"content-type"])
+    if not _LOGGED.isdisjoint(said):
+        request.logged = {name: said[name] for name in LOGGED if name in said}
+    if version == "1.0":
+        request.http10, request.keep_alive = True, False
+    if not _RULING.isdisjoint(said):
+        _rule(request, said)
+    return request
 
 
-def _tokens(seen: Mapping[bytes, list[bytes]], name: bytes) -> Set[bytes]:
+def _joined(name: bytes, before: bytes, value: bytes) -> bytes:
+    """What two fields of one name say."""
+    if name in _ONCE:
+        raise Refusal(Code.BAD_REQUEST, f"more than one {_ONCE[name]} field")
+    return before + b"," + value if name in _LISTS else before
+
+
+def _rule(request: Request, said: Mapping[bytes, bytes]) -> None:
+    """Framing, what ends at this hop, and what else a head may say beyond what is asked for."""
+    request.claims = not CLAIMS.isdisjoint(said)
+    if b"content-length" in said or b"transfer-encoding" in said:
+        request.body, request.length = _framing(said, request.http10)
+    gone: Set[bytes] = HOP_BY_HOP.intersection(said)
+    if request.http10 and b"expect" in said and b"100-continue" in options(said[b"expect"]):
+        gone |= {b"expect"}  # RFC 9110 §10.1.1: to be ignored, and nobody behind us should wait for it either
+    if not gone:
+        return
+    tokens = _tokens(said, b"connection")
+    if b"close" in tokens:
+        request.keep_alive = False
+    if b"upgrade" in tokens and b"upgrade" in said and not request.http10:
+        request.upgrade = _is_websocket(request.method, said[b"upgrade"], request.body)
+    named = tokens | _tokens(said, b"proxy-connection")
+    if not named <= _USUAL_TOKENS:
+        gone |= named - PROTECTED
+    request.fields = [pair for pair in request.fields if pair[0].lower() not in gone]
+    if request.upgrade:
+        request.fields += ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"))
+
+
+def _tokens(said: Mapping[bytes, bytes], name: bytes) -> Set[bytes]:
     """The options of one of the two fields that carry connection options."""
-    values = seen.get(name)
-    if values is None:
+    if name not in said:
         return _NO_TOKENS
-    return _KEEP_ALIVE if values == [b"keep-alive"] else connection_tokens([(name, value) for value in values])
+    value = said[name]
+    return _KEEP_ALIVE if value == b"keep-alive" else options(value)
 
 
-def _host(values: Sequence[bytes]) -> Host:
-    if len(values) != 1:
-        raise Refusal(Code.BAD_REQUEST, "more than one Host field" if values else "no Host field")
+def _host(value: bytes) -> Host:
     try:
-        return normalise_host(values[0])
+        return normalise_host(value)
     except BadHost as error:
         raise Refusal(Code.BAD_REQUEST, f"Host: {error}") from None
 
 
-def _framing(seen: Mapping[bytes, Sequence[bytes]], http10: bool) -> tuple[Body, int | None]:
+def _framing(said: Mapping[bytes, bytes], http10: bool) -> tuple[Body, int | None]:
     """Two parsers that disagree here see different requests, so nothing is repaired (RFC 9112 §6.1, §11.2)."""
-    codings, lengths = seen.get(b"transfer-encoding"), seen.get(b"content-length")
+    coding, length = said.get(b"transfer-encoding"), said.get(b"content-length")
     try:
-        if codings is not None:
+        if coding is not None:
             if http10:
                 raise Refusal(Code.BAD_REQUEST, "Transfer-Encoding in HTTP/1.0")
-            if lengths is not None:
+            if length is not None:
                 raise Refusal(Code.BAD_REQUEST, "Content-Length with Transfer-Encoding")
-            transfer_coding([(b"transfer-encoding", value) for value in codings])
+            parse_coding(coding)
             return Body.CHUNKED, None
-        if lengths is not None:
-            length = content_length([(b"content-length", value) for value in lengths])
-            return Body.LENGTH if length else Body.NONE, length
+        if length is not None:
+            declared = parse_length(length)
+            return Body.LENGTH if declared else Body.NONE, declared
     except MalformedHead as error:
         raise Refusal(Code.BAD_REQUEST, f"{error} is not valid") from None
     return Body.NONE, None
 
 
-def _is_websocket(method: bytes, offers: Sequence[bytes], body: Body) -> bool:
+def _is_websocket(method: bytes, offers: bytes, body: Body) -> bool:
     """Whether an asked upgrade is one that we carry. Any other is passed over (RFC 9110 §7.8)."""
-    if not any(offer.strip(b" \t").lower() == b"websocket" for value in offers for offer in value.split(b",")):
+    if b"websocket" not in options(offers):
         return False
     if body != Body.NONE:
         raise Refusal(Code.BAD_REQUEST, "an upgrade to WebSocket with a body")

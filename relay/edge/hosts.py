@@ -62,6 +62,7 @@ def normalise_host(raw: bytes) -> Host:
     return _parse(raw)
 
 
+@lru_cache(maxsize=1024)
 def subdomain_of(name: str, domain: str) -> str | None:
     """The one label that `name` has in front of `domain` (both normalised); None where it is anything else."""
     label, dot, rest = name.partition(".")

@@ -16,9 +16,6 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from argon2.exceptions import Argon2Error, VerifyMismatchError
-from argon2.low_level import Type, verify_secret
-
 from relay.edge.access import TooManyChecks
 
 AT_ONCE = 2
@@ -40,6 +37,9 @@ Verify = Callable[[str, str], bool]
 
 def fits(known: str, password: str) -> bool:
     """Whether a password fits a hash. Blocks, without holding the interpreter. Raises `TooManyChecks`: no memory."""
+    from argon2.exceptions import Argon2Error, VerifyMismatchError  # here: few relays are asked for a password
+    from argon2.low_level import Type, verify_secret
+
     try:
         return verify_secret(known.encode(), password.encode(), Type.ID)
     except VerifyMismatchError:

@@ -1,24 +1,25 @@
-"""One request head from bytes: bounded by size, split off exactly, parsed by llhttp in its strict mode.
+"""One request head from bytes: bounded by size, split off exactly, read strictly.
 
-Nothing behind the head is given to the parser: bodies are framed by `exchange.framing`, and what follows an `Upgrade`
-stays with the connection.
+A head is what RFC 9112 says and nothing else: one space between the parts of its first line, a colon right behind each
+name, no folded line, CRLF at the end of every line, no control character. Nothing is repaired, and nothing behind the
+head is looked at.
 """
 
 from __future__ import annotations
 
 import re
 
-import httptools
-
 from relay.edge.answers import Code
-from relay.edge.guard import MAX_FIELDS, MAX_HEAD, Refusal, Request, check
-from relay.exchange.heads import Fields
+from relay.edge.guard import MAX_FIELDS, MAX_HEAD, Body, Refusal, Request, understand
+from relay.exchange.heads import TOKEN, Fields
 
 # A head above this is not kept for comparison: an idle connection should hold little.
 MOST_REMEMBERED = 2048
 _EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
-_REQUEST_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [^\r\n]* HTTP/[0-9]\.[0-9]\r")
+# What was matched is never given back (`++`, `*+`): a bad line costs its length, not the square of it.
+_REQUEST_LINE = re.compile(rb"(%b+) ([^ \r\n]++) HTTP/([0-9]\.[0-9])\r\n" % TOKEN.pattern)
+_FIELD = re.compile(rb"(?<=\n)(%b+):[ \t]*+([\t\x20-\x7e\x80-\xff]*+)\r\n" % TOKEN.pattern)
 
 
 def pass_over_empty_lines(data: bytes) -> bytes:
@@ -27,19 +28,23 @@ def pass_over_empty_lines(data: bytes) -> bytes:
 
 
 class HeadReader:
-    """Parses one head after the other. Made once per connection; a fresh parser replaces one that expects a body."""
+    """Reads one head after the other. Made once per connection."""
 
-    __slots__ = ("_head", "_parser", "_request", "_seen", "fields", "method", "target")
+    __slots__ = ("_head", "_request", "_seen", "_whole", "fields", "method")
 
     def __init__(self) -> None:
         self.fields: Fields = []
         self.method = b""
-        """Of the head in hand, also of one that is refused; empty before it is known."""
-        self.target = b""
-        self._parser: httptools.HttpRequestParser | None = None
+        """Of a head that was refused, as far as they go: they only decide how the refusal is said."""
         self._seen = 0
         self._head = b""
+        self._whole = b""
+        """The same, if nothing belongs behind it."""
         self._request: Request | None = None
+
+    def again(self, data: bytes) -> Request | None:
+        """What is asked by `data` if it is just the request that was read last, which had no body; else None."""
+        return self._request if data == self._whole else None
 
     def read(self, data: bytes) -> tuple[Request | None, int]:
         """(what the head at the start of `data` asks for, where it ends); (None, 0) when it is not complete.
@@ -50,14 +55,20 @@ class HeadReader:
         if self._request is not None and data.startswith(self._head):
             self._seen = 0
             return self._request, len(self._head)
-        end = self.find_end(data)
-        if not end:
-            return None, 0
-        head = data[:end]
-        request = check(*self.parse(head))
+        try:
+            end = self.find_end(data)
+            if not end:
+                return None, 0
+            head = data[:end]
+            request = understand(*split(head))
+        except Refusal:
+            self.method = data[:64].partition(b" ")[0]
+            self.fields = _FIELD.findall(data, 0, MAX_HEAD)[:MAX_FIELDS]
+            raise
         if end <= MOST_REMEMBERED:
             self._head = head
             self._request = request
+            self._whole = b"" if request.body is not Body.NONE or request.upgrade else head
         return request, end
 
     def find_end(self, data: bytes) -> int:
@@ -66,22 +77,15 @@ class HeadReader:
         Raises `Refusal` when it can never be a head. What was looked at before is not looked at again: a head that
         drips in byte by byte must not cost the square of its length.
         """
-        seen, self._seen = self._seen, len(data)
-        if not seen:
-            self.fields = []
-            self.method = b""
-        end = data.find(b"\r\n\r\n", max(0, seen - 3), MAX_HEAD) + 4
-        if end >= 4:
+        seen = self._seen
+        end = data.find(b"\r\n\r\n", seen - 3 if seen > 3 else 0, MAX_HEAD)
+        if end >= 0:
             self._seen = 0
-            if b" HTTP/" not in data[: data.find(b"\r\n")]:  # to llhttp RTSP/1.0 and ICE/1.0 are versions as well
-                self._glean(data[:end])
-                raise Refusal(Code.BAD_REQUEST, "the first line is not an HTTP/1.x request line")
-            return end
+            return end + 4
+        self._seen = len(data)
         if len(data) >= MAX_HEAD:
-            self._glean(data)
             raise Refusal(Code.HEAD_TOO_LARGE, f"more than {MAX_HEAD // 1024} KiB")
         if _BARE_LF.search(data, seen):
-            self.method = _method_of(data)
             raise Refusal(Code.BAD_REQUEST, "a line of the request head ends in LF without CR")
         if not 0x41 <= data[0] <= 0x7A and data != b"\r":
             raise Refusal(Code.BAD_REQUEST, "this is not HTTP/1.1")
@@ -89,58 +93,24 @@ class HeadReader:
             raise Refusal(Code.BAD_REQUEST, "the first line is not an HTTP/1.x request line")
         return 0
 
-    def parse(self, head: bytes) -> tuple[bytes, bytes, str, Fields]:
-        """(method, target, version, fields) of one complete head. Raises `Refusal`."""
-        parser = self._parser
-        fresh = parser is None
-        if parser is None:
-            parser = self._parser = httptools.HttpRequestParser(self)
-        self.fields = []
-        self.method = _method_of(head)
-        self.target = b""
-        try:
-            parser.feed_data(head)
-        except httptools.HttpParserUpgrade:
-            pass
-        except httptools.HttpParserInvalidMethodError:
-            self._parser = None
-            self._glean(head)
-            raise Refusal(Code.METHOD_NOT_SUPPORTED, "not a method of HTTP/1.1") from None
-        except httptools.HttpParserError as error:
-            self._parser = None
-            if isinstance(error.__context__, Refusal):
-                raise error.__context__ from None
-            if not fresh:  # llhttp takes Proxy-Connection: close for the end, and refuses whatever follows
-                return self.parse(head)
-            raise Refusal(Code.BAD_REQUEST, "the head is not valid HTTP/1.1") from None
-        return parser.get_method(), self.target, parser.get_http_version(), self.fields
 
-    def forget(self) -> None:
-        """The parser expects a body that it will never see."""
-        self._parser = None
-
-    def _glean(self, head: bytes) -> None:
-        """Method and fields of a head that is refused, as far as they go: they only decide how the refusal is said."""
-        self.fields = []
-        self.method = _method_of(head)
-        try:
-            httptools.HttpRequestParser(self).feed_data(b"GET" + head[len(self.method) : MAX_HEAD])
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            pass
-
-    # ---- callbacks of the parser
-
-    def on_url(self, url: bytes) -> None:
-        """The target, maybe in pieces."""
-        self.target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One field."""
-        if len(self.fields) >= MAX_FIELDS:
-            raise Refusal(Code.HEAD_TOO_LARGE, f"more than {MAX_FIELDS} fields")
-        self.fields.append((name, value.rstrip(b" \t")))
-
-
-def _method_of(head: bytes) -> bytes:
-    """The first word, whatever it is worth."""
-    return head[:64].partition(b" ")[0]
+def split(head: bytes) -> tuple[bytes, bytes, str, Fields]:
+    """(method, target, version, fields, their values without white space around) of one complete head. Raises
+    `Refusal`.
+    """
+    line = _REQUEST_LINE.match(head)
+    if line is None:
+        raise Refusal(Code.BAD_REQUEST, "the first line is not an HTTP/1.x request line")
+    lines = head.count(b"\n") - 2
+    if lines > MAX_FIELDS:
+        raise Refusal(Code.HEAD_TOO_LARGE, f"more than {MAX_FIELDS} fields")
+    fields = _FIELD.findall(head, line.end())
+    if len(fields) != lines:  # each stands on a line of its own, so one that is none is missing here
+        raise Refusal(Code.BAD_REQUEST, "the head is not valid HTTP/1.1")
+    if b" \r" in head or b"\t\r" in head:
+        if any(b"\t" in value and name.lower() == b"transfer-encoding" for name, value in fields):
+            raise Refusal(
+                Code.BAD_REQUEST, "Transfer-Encoding is not valid"
+            )  # not to every parser, with a tab behind it
+        fields = [(name, value.rstrip(b" \t")) for name, value in fields]
+    return line[1], line[2], line[3].decode(), fields

@@ -6,66 +6,59 @@ agent is authenticated, not trusted) and our own framing is added.
 
 from __future__ import annotations
 
-from relay.exchange.framing import encode_chunk, encode_last_chunk
-from relay.exchange.headers import HOP_BY_HOP, connection_tokens, strip_hop_by_hop
-from relay.exchange.heads import Fields, ResponseHead
+from dataclasses import dataclass
+
+from relay.exchange.headers import strip_hop_by_hop
+from relay.exchange.heads import ResponseHead
 
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 _CLOSE = b"Connection: close\r\n"
-_SWITCH = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+_SWITCH = b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
+@dataclass(frozen=True, slots=True)
 class ResponseWriter:
-    """How one response is written; made when its final head is known."""
+    """How one response is written: one of the few that `writer_for` chooses from."""
 
-    __slots__ = ("by_close", "chunked", "keep_alive")
+    keep_alive: bool
+    chunked: bool = False
+    by_close: bool = False
+    """The body ends when the connection does: HTTP/1.0 only, and an abort must not look like it."""
+    _more: bytes = b""
 
-    def __init__(self, keep_alive: bool) -> None:
-        self.chunked = False
-        self.by_close = False
-        """The body ends when the connection does: HTTP/1.0 only, and an abort must not look like it."""
-        self.keep_alive = keep_alive
+    def head(self, head: ResponseHead) -> bytes:
+        """The head's bytes."""
+        return b"%b%b\r\n" % (head.written or _write(head), self._more)
 
-    def head(self, head: ResponseHead, length: int | None, no_body: bool, http10: bool) -> bytes:
-        """The head's bytes. `no_body`: no body follows whatever the fields say (HEAD, 204, 304)."""
-        extra = b""
-        if length is None and not no_body:
-            if http10:
-                self.by_close = True
-                self.keep_alive = False
-            else:
-                self.chunked = True
-                extra = _CHUNKED
-        if not self.keep_alive:
-            extra += _CLOSE
-        return _head(head, extra)
 
-    def data(self, data: memoryview) -> bytes:
-        """Body bytes, framed; always a copy, since `data` lives only as long as the call that brought it."""
-        return encode_chunk(data) if self.chunked else bytes(data)
+KEPT = ResponseWriter(True)
+CLOSED = ResponseWriter(False, _more=_CLOSE)
+_KEPT_CHUNKED = ResponseWriter(True, chunked=True, _more=_CHUNKED)
+_CLOSED_CHUNKED = ResponseWriter(False, chunked=True, _more=_CHUNKED + _CLOSE)
+_BY_CLOSE = ResponseWriter(False, by_close=True, _more=_CLOSE)
 
-    def end(self, trailers: Fields) -> bytes:
-        """What stands behind the body; b"" for nothing."""
-        return encode_last_chunk(trailers) if self.chunked else b""
+
+def writer_for(keep_alive: bool, measured: bool, http10: bool) -> ResponseWriter:
+    """`measured`: the visitor can tell where the body ends: its length is declared, or there is none."""
+    if measured:
+        return KEPT if keep_alive else CLOSED
+    if http10:
+        return _BY_CLOSE
+    return _KEPT_CHUNKED if keep_alive else _CLOSED_CHUNKED
 
 
 def encode_switch(head: ResponseHead) -> bytes:
     """A 101 head: from here on the connection is a pipe."""
-    return _head(head, _SWITCH)
+    return (head.written or _write(head)) + _SWITCH
 
 
 def encode_informational(head: ResponseHead) -> bytes:
     """A 1xx head."""
-    return _head(head, b"")
+    return (head.written or _write(head)) + b"\r\n"
 
 
-def _head(head: ResponseHead, extra: bytes) -> bytes:
-    if head.written:
-        return b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (head.status, head.reason, head.written, extra)
-    fields = head.fields
-    for name, _ in fields:
-        if name.lower() in HOP_BY_HOP:
-            fields = strip_hop_by_hop(fields, connection_tokens(fields))
-            break
-    lines = head.written = b"".join([b"%b: %b\r\n" % field for field in fields])
-    return b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (head.status, head.reason, lines, extra)
+def _write(head: ResponseHead) -> bytes:
+    """The head without its empty line; remembered, since the same head often comes again."""
+    lines = [b"%b: %b\r\n" % field for field in strip_hop_by_hop(head.fields)]
+    head.written = b"HTTP/1.1 %d %b\r\n%b" % (head.status, head.reason, b"".join(lines))
+    return head.written

@@ -13,8 +13,8 @@ from relay.edge.guard import Body, Request
 from relay.edge.hosts import subdomain_of
 from relay.edge.services import REFUSING, KeyRefusal, Services
 from relay.exchange.errors import MalformedHead
-from relay.exchange.headers import Visit, add_forwarded, address_of
-from relay.exchange.heads import EncodedRequest, RequestHead
+from relay.exchange.headers import Visit, add_forwarded, address_of, own_hop
+from relay.exchange.heads import NO_FIELDS, EncodedRequest, RequestHead
 from relay.exchange.outgoing import Exchange, Opener
 from relay.limits.meter import Ask, Meter
 from relay.mux.errors import SessionBusy, SessionGone
@@ -41,16 +41,15 @@ class Caller:
     def encode(self, request: Request) -> EncodedRequest:
         """What goes on the stream; the very same request is encoded once. Raises `MalformedHead`."""
         if self._encoded is None or request is not self._request:
-            services = self.services
-            visit = Visit(self.address, services.scheme, request.host.authority)
-            head = RequestHead(
-                method=request.method,
-                target=request.target,
-                fields=add_forwarded(request.fields, visit, self.trusted),
-                name=subdomain_of(request.host.name, services.domain) or "",
-                upgrade=request.upgrade,
-            )
-            self._encoded = EncodedRequest(head)
+            services, host = self.services, request.host
+            fields, own = request.fields, NO_FIELDS
+            if request.claims:
+                fields = add_forwarded(fields, Visit(self.address, services.scheme, host.authority), self.trusted)
+            else:
+                own = own_hop(self.address, services.scheme, host.authority)
+            name = request.called or subdomain_of(host.name, services.domain) or ""
+            head = RequestHead(request.method, request.target, fields, name, "", request.upgrade)
+            self._encoded = EncodedRequest(head, own)
             self._request = request
         return self._encoded
 
@@ -69,18 +68,18 @@ def find(services: Services, request: Request) -> tuple[str, Tunnel | None, Link
     """(name, its tunnel, a link of that); None: the name has none now, and the request may be held. Raises
     `Unroutable`.
     """
+    name = request.called
+    if name is None:
+        name = request.called = subdomain_of(request.host.name, services.domain) or ""
     if services.level >= REFUSING:
         raise Unroutable(Code.OVERLOADED, "short of memory")
-    name = subdomain_of(request.host.name, services.domain)
     hub = services.hub
-    if name is None:
-        raise Unroutable(Code.UNKNOWN_HOST)
     tunnel = hub.tunnels.get(name)
     if tunnel is not None:
         link = tunnel.choose()
         if link is not None:
             return name, tunnel, link
-    elif hub.known(name):
+    elif name and hub.known(name):
         return name, None, None
     raise Unroutable(Code.UNKNOWN_HOST if tunnel is None else nobody(services))
 
@@ -115,11 +114,10 @@ def judge(
 
 def begin(request: Request, caller: Caller, exchange: Exchange, tunnel: Tunnel, link: Link) -> None:
     """Opens the exchange on a stream of `link`. Raises `Unroutable`."""
-    meter = link.meters.get(tunnel.name, link.meter)
+    meter = link.meters.get(tunnel.name, link.meter) if link.meters else link.meter
     opener: Opener = _pass(request, caller, meter, link) if meter.limited else link.session
     try:
-        ended = request.body is Body.NONE and not request.upgrade
-        exchange.start(opener, caller.encode(request), ended)
+        exchange.start(opener, caller.encode(request), request.body is Body.NONE and not request.upgrade)
     except SessionBusy as error:
         raise Unroutable(Code.TOO_MANY_STREAMS, str(error)) from None
     except MalformedHead as error:

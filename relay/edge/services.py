@@ -8,12 +8,12 @@ import secrets
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from time import monotonic
 from typing import Protocol
 
 from relay.edge.access import Gate
 from relay.edge.account import COMPLETE, HANDED_OVER, Account
 from relay.edge.gate import VisitorGate
-from relay.edge.guard import Request
 from relay.telemetry.traffic import Traffic
 from relay.tunnels.crowds import Crowd
 from relay.tunnels.hub import Hub
@@ -110,12 +110,8 @@ class Services:
     """The exchanges under way that a visitor key let in, with the ids of the key and of its signer."""
     exchanges: int = 0
     """Exchanges under way."""
-    _ids: itertools.count[int] = field(default_factory=itertools.count)
-    _prefix: str = field(default_factory=lambda: secrets.token_hex(4))
-
-    def new_id(self) -> str:
-        """A request id: unique for this process, unguessable across processes."""
-        return f"{self._prefix}{next(self._ids):08x}"
+    new_id: Callable[[], str] = field(default_factory=lambda: _request_ids())
+    """A request id: unique for this process, unguessable across processes."""
 
     def trusts(self, address: str) -> bool:
         """Whether a peer is a trusted proxy."""
@@ -145,22 +141,24 @@ class Services:
         """Counts a connection out."""
         self.visitors.discard(visitor)
 
-    def open_account(self, request: Request, request_id: str, now: float) -> Account:
-        """Counts an exchange in; `now` is monotonic time, in seconds."""
-        self.exchanges += 1
-        return Account(request, request_id, now)
-
-    def close_account(self, account: Account, now: float) -> None:
-        """Counts an exchange that is over, or a request that was refused; `now` is monotonic time, in
-        seconds."""
+    def close_account(self, account: Account) -> None:
+        """Counts an exchange that is over, which whoever opened its account has counted in `exchanges`, or a request
+        that was refused.
+        """
         if account.request is not None:
             self.exchanges -= 1
-        if account.ended is HANDED_OVER:
+        ended = account.ended
+        if ended is HANDED_OVER:
             return
-        account.over_at = now
-        self.traffic.count(account, account.ended is COMPLETE)
+        account.over_at = monotonic()
+        self.traffic.count(account, ended is COMPLETE)
         if self.on_exchange is not None:
             self.on_exchange(account)
+
+
+def _request_ids() -> Callable[[], str]:
+    """Made without a function of ours, since each request asks."""
+    return map((secrets.token_hex(4) + "{:08x}").format, itertools.count()).__next__
 
 
 def http_date(now: float) -> bytes:

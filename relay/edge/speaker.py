@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
+from time import monotonic
 
 from relay.edge import answers
 from relay.edge.account import BROKEN_OFF, COMPLETE, Account
 from relay.edge.answers import NOTHING_MORE, Code, Extra, Facts
 from relay.edge.connection import Connection
 from relay.edge.guard import Request
+from relay.edge.patience import NEVER
 from relay.edge.reader import HeadReader
-from relay.edge.response import ResponseWriter, encode_informational, encode_switch
+from relay.edge.response import CLOSED, KEPT, ResponseWriter, encode_informational, encode_switch, writer_for
 from relay.edge.services import Services, http_date
 from relay.edge.websocketframes import Pipe, Way
+from relay.exchange.framing import LAST_CHUNK, encode_chunk, encode_last_chunk
 from relay.exchange.heads import Fields, ResponseHead
 from relay.exchange.outgoing import Exchange, Failure
 
@@ -61,7 +64,7 @@ class Speaker(Connection):
     def word(self, code: Code, facts: Facts, detail: str) -> bytes:
         """An answer of the relay's own, as it will be written; the account knows of it."""
         whole = answers.render(code, facts, detail, now_http_date=http_date(time.time()))
-        now = time.monotonic()
+        now = monotonic()
         account = self.account = self.account or Account(None, facts.request_id, now)
         account.refuse(code, now)
         account.bytes_out = len(whole) - whole.index(b"\r\n\r\n") - 4
@@ -72,7 +75,7 @@ class Speaker(Connection):
         self._pending_head = b""
         self.prefix = b""
         self.write(whole)
-        self.writer = ResponseWriter(keep_alive)
+        self.writer = KEPT if keep_alive else CLOSED
 
     def facts(self, refused: HeadReader) -> Facts:
         """What an answer has to know; `refused` has read the head where it was not let through."""
@@ -102,47 +105,82 @@ class Speaker(Connection):
         """See `ExchangeEvents.on_head`."""
         request, account = self.request, self.account
         assert request is not None and account is not None  # noqa: PT018  # said once for mypy
-        account.status, account.head_at = head.status, time.monotonic()
-        self.patience.wait_for_ever()
+        status = account.status = head.status
+        account.head_at = monotonic()
+        self.patience.deadline = NEVER
         self.prefix = b""
-        if head.status == 101:
+        if status == 101:
             self.writer = None
             self.pipe = Pipe()
             self.write(encode_switch(head))
             self.on_switched()
             return
-        no_body = request.method == b"HEAD" or head.status in (204, 304)
         services = self.services
-        writer = self.writer = ResponseWriter(request.keep_alive and not (services.draining or services.level))
-        # Written with the first data of the same message; alone when that message brought none.
-        self._pending_head = writer.head(head, length, no_body, request.http10)
-        if self.exchange is not None:
-            self.exchange.at_end_of_turn(self._write_head)
+        keep_alive = request.keep_alive and not (services.draining or services.level)
+        if keep_alive and length is not None:
+            self.writer = KEPT
+            self._pending_head = KEPT.head(head)
+            return
+        measured = length is not None or status == 204 or status == 304 or request.method == b"HEAD"
+        writer = self.writer = writer_for(keep_alive, measured, request.http10)
+        self._pending_head = writer.head(head)
 
-    def on_data(self, data: memoryview) -> None:
+    def on_lull(self) -> None:
+        """See `ExchangeEvents.on_lull`: a head is written with the first of its body, if that came with it."""
+        head = self._take_head()
+        if head and not self.closed:
+            self._transport.write(head)
+
+    def on_data(self, data: memoryview) -> bool:
         """See `ExchangeEvents.on_data`."""
         size = len(data)
-        if self.account is not None:
-            self.account.bytes_out += size
-        if size and self.writer is not None:
-            self.write(self._take_head() + self.writer.data(data))
-        elif size and self.pipe is not None:
+        account, writer = self.account, self.writer
+        if account is not None:
+            account.bytes_out += size
+        if not size:
+            self.on_lull()
+        elif writer is not None:
+            body = encode_chunk(data) if writer.chunked else bytes(data)
+            head = self._pending_head
+            if head:
+                self._pending_head = b""
+                body = head + body
+            self._transport.write(body)
+        elif self.pipe is not None:
             self.to_visitor(self.pipe.to_visitor, self.pipe.to_visitor.pass_on(bytes(data)))
         if self.full:
             self._unconsumed += size
-        elif self.exchange is not None:
-            self.exchange.consumed(size)
+            return False
+        return True
+
+    def on_last(self, data: memoryview) -> None:
+        """See `ExchangeEvents.on_last`: head, body and end in one write."""
+        account, writer, size = self.account, self.writer, len(data)
+        if account is None or writer is None or not size:
+            self.on_data(data)
+            self.on_end([])
+            return
+        account.bytes_out += size
+        account.ended = COMPLETE
+        head = self._pending_head
+        self._pending_head = b""
+        self._transport.write(head + encode_chunk(data) + LAST_CHUNK if writer.chunked else head + data)
+        self.on_answered()
 
     def on_end(self, trailers: Fields) -> None:
         """See `ExchangeEvents.on_end`."""
-        if self.account is not None:
-            self.account.ended = COMPLETE
-        if self.writer is None:
+        account, writer = self.account, self.writer
+        if account is not None:
+            account.ended = COMPLETE
+        if writer is None:
             self.half_close()
             return
-        tail = self._take_head() + self.writer.end(trailers)
+        tail = self._pending_head
+        if writer.chunked:
+            tail += encode_last_chunk(trailers)
         if tail:
-            self.write(tail)
+            self._pending_head = b""
+            self._transport.write(tail)
         self.on_answered()
 
     def on_failed(self, failure: Failure) -> None:
@@ -173,7 +211,3 @@ class Speaker(Connection):
     def _take_head(self) -> bytes:
         head, self._pending_head = self._pending_head, b""
         return head
-
-    def _write_head(self) -> None:
-        if self._pending_head and not self.closed:
-            self.write(self._take_head())

@@ -11,6 +11,7 @@ import contextlib
 from time import monotonic
 
 from relay.edge import answers, routing
+from relay.edge.account import Account
 from relay.edge.answers import NOTHING_MORE, Code, Extra
 from relay.edge.guard import Body, Refusal, Request
 from relay.edge.leaver import Leaver
@@ -54,6 +55,11 @@ class Visitor(Leaver):
         if self._phase is PIPE and self.pipe is not None:
             self.to_local(self.pipe.to_local, self.pipe.to_local.pass_on(data))
             return
+        if self._phase is HEAD and not self._buffer and not self.full:
+            request = self._reader.again(data)
+            if request is not None:
+                self._begin(request, data)
+                return
         self._buffer = self._buffer + data if self._buffer else data
         self._advance()
 
@@ -79,7 +85,6 @@ class Visitor(Leaver):
             self.exchange = None  # both halves have ended: what still waits for the agent is sent, not cut off
         self.leave(ResetCode.CANCEL)
         self._phase = OVER
-        self._reader.forget()  # a parser and its reader hold each other: nobody else would let them go soon
 
     def on_overdue(self, reason: str) -> None:
         """See `Connection.on_overdue`."""
@@ -131,23 +136,23 @@ class Visitor(Leaver):
             self.answer(refusal.code, refusal.message)
             return False
         self._buffer = data[end:]
-        self._begin(request)
-        if self._phase is HELD:
-            self._held_head = data[:end]
-        return True
-
-    def _begin(self, request: Request) -> None:
-        services = self.services
-        self.request = request
-        self.request_id = services.new_id()
-        if request.body is not Body.NONE or request.upgrade:
-            self._reader.forget()
         if request.body is Body.LENGTH:
             self._body = LengthBody(request.length or 0)
         elif request.body is Body.CHUNKED:
             self._body = ChunkedBody()
-        self.account = services.open_account(request, self.request_id, monotonic())
+        self._begin(request, data[:end])
+        return True
+
+    def _begin(self, request: Request, head: bytes) -> None:
+        """A request whose head was read; its body is awaited if it has one."""
+        services = self.services
+        self.request = request
+        request_id = self.request_id = services.new_id()
+        self.account = Account(request, request_id, monotonic())
+        services.exchanges += 1
         self.enter(request)
+        if self._phase is HELD:
+            self._held_head = head
 
     # ---- Entrant
 
@@ -162,7 +167,12 @@ class Visitor(Leaver):
         self.exchange = exchange
         if self.account is not None:
             self.account.key_id = link.principal.key_id
-        if self._body is None:
+        if self._body is None and not self.paused and not exchange.complete:
+            self._phase = WAIT
+            patience = self.patience
+            patience.reason = "answer"
+            patience.deadline = self.loop.time() + self.services.timeouts.response_head
+        elif self._body is None:
             self._await_answer()
         else:
             self._phase = BODY
@@ -266,21 +276,23 @@ class Visitor(Leaver):
 
     def _finish(self) -> None:
         """Request and answer are complete: the next request, or the end."""
-        keep_alive = self.writer is not None and self.writer.keep_alive
-        self.exchange = None
-        self.writer = None
-        self.request = None
+        writer = self.writer
+        self.exchange = self.writer = self.request = None
         self.served()
-        if not keep_alive:
+        if writer is None or not writer.keep_alive:
             self._end()
             return
         self._phase = HEAD
-        if self.services.stopping and self.is_idle():
+        services = self.services
+        if services.stopping and self.is_idle():
             self._end()
             return
         self.read_small()
-        self._expect("silence", self.services.timeouts.idle)
-        self.resume()
+        patience = self.patience
+        patience.reason = "silence"
+        patience.deadline = self.loop.time() + services.timeouts.idle
+        if self.paused:
+            self.resume()
         if self._buffer:
             # Not by recursion: a thousand pipelined requests must not be a thousand frames deep.
             self.loop.call_soon(self._advance)

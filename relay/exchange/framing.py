@@ -11,13 +11,14 @@ import re
 from typing import Protocol
 
 from relay.exchange.errors import MalformedBody, MalformedHead
-from relay.exchange.heads import MAX_FIELDS, Fields, check_fields
+from relay.exchange.heads import MAX_FIELDS, Fields, check_fields, lower_names
 
 MAX_CHUNK_LINE = 1024
 MAX_TRAILERS = 16 * 1024
 LAST_CHUNK = b"0\r\n\r\n"
 
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+_CHUNK_START = re.compile(_CHUNK_LINE.pattern + rb"\r\n")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 
@@ -99,6 +100,16 @@ class ChunkedBody:
             self._line = b""
         at, size = 0, len(data)  # an offset, not a shorter copy: many small chunks must not cost their square
         while at < size and not self.done:
+            if self._step == "size" and (line := _CHUNK_START.match(data, at)) is not None:
+                start = line.end()
+                left = int(line[1], 16)
+                if start - at <= MAX_CHUNK_LINE and data.startswith(b"\r\n", start + left):  # all of it is here
+                    at = start + left + 2
+                    if left:
+                        parts.append(data[start : start + left])
+                    else:
+                        self.done = True
+                    continue
             if self._step == "data":
                 part = data[at : at + self._left]
                 at += len(part)
@@ -179,20 +190,34 @@ def content_length(fields: Fields) -> int | None:
 
     RFC 9112 §6.3: differing values are an error; the same value twice is refused as well.
     """
-    values = [value for name, value in fields if len(name) == 14 and name.lower() == b"content-length"]
-    if not values:
+    names = lower_names(fields)
+    if b"content-length" not in names:
         return None
-    if len(values) > 1 or not _LENGTH.fullmatch(values[0]):
+    if names.count(b"content-length") > 1:
         raise MalformedHead("Content-Length")
-    return int(values[0])
+    return parse_length(fields[names.index(b"content-length")][1])
+
+
+def parse_length(value: bytes) -> int:
+    """The bytes that a `Content-Length` declares. Raises `MalformedHead` when it is no number."""
+    if not _LENGTH.fullmatch(value):
+        raise MalformedHead("Content-Length")
+    return int(value)
 
 
 def transfer_coding(fields: Fields) -> bool:
     """Whether the body is chunked. Raises `MalformedHead` for any other transfer coding (RFC 9112 §6.1)."""
-    values = [value for name, value in fields if len(name) == 17 and name.lower() == b"transfer-encoding"]
-    if not values:
+    names = lower_names(fields)
+    if b"transfer-encoding" not in names:
         return False
-    if len(values) > 1 or values[0].lower() != b"chunked":
+    if names.count(b"transfer-encoding") > 1:
+        raise MalformedHead("Transfer-Encoding")
+    return parse_coding(fields[names.index(b"transfer-encoding")][1])
+
+
+def parse_coding(value: bytes) -> bool:
+    """True: a `Transfer-Encoding` says chunked. Raises `MalformedHead` when it says anything else."""
+    if value.lower() != b"chunked":
         raise MalformedHead("Transfer-Encoding")
     return True
 

@@ -10,8 +10,9 @@ import ipaddress
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
-from relay.exchange.heads import Fields
+from relay.exchange.heads import EncodedFields, Fields, encode_part, lower_names
 
 # End-to-end fields that a Connection list may never remove: stripping them would change what the request means.
 PROTECTED = frozenset(
@@ -23,27 +24,41 @@ HOP_BY_HOP = frozenset(
     b" http2-settings".split()
 )
 FORWARDED = frozenset(b"forwarded x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port".split())
+# The same in every spelling: to CGI and WSGI, X_Forwarded_For is X-Forwarded-For.
+CLAIMS = frozenset(
+    bytes(spelled) for name in FORWARDED for spelled in product(*(b"-_" if byte == 0x2D else (byte,) for byte in name))
+)
 # What must be known before a body, or is one hop's own, is worth nothing behind it and may do harm (RFC 9110 §6.5.1).
 NOT_IN_TRAILERS = (
     HOP_BY_HOP | FORWARDED | frozenset(b"host content-length content-encoding authorization cookie".split())
 )
 SCHEMES = frozenset(("http", "https", "ws", "wss"))
+_LISTS = (b"connection", b"proxy-connection")
 
 
 def connection_tokens(fields: Fields) -> set[bytes]:
     """The lower-case options of all `Connection` and `Proxy-Connection` fields."""
-    tokens: set[bytes] = set()
-    for name, value in fields:
-        if len(name) in (10, 16) and name.lower() in (b"connection", b"proxy-connection"):
-            tokens.update(token.strip(b" \t").lower() for token in value.split(b","))
+    names = lower_names(fields)
+    if b"connection" not in names and b"proxy-connection" not in names:
+        return set()
+    listed = [field[1] for field, name in zip(fields, names, strict=True) if name in _LISTS]
+    return options(b",".join(listed))
+
+
+def options(value: bytes) -> set[bytes]:
+    """The items of a list (RFC 9110 §5.6.1), in lower case."""
+    tokens = {token.strip(b" \t").lower() for token in value.split(b",")}
     tokens.discard(b"")
     return tokens
 
 
-def strip_hop_by_hop(fields: Fields, tokens: set[bytes]) -> Fields:
-    """The fields that go on. `tokens` are the message's connection options; protected fields are never removed."""
-    named = tokens - PROTECTED
-    return [field for field in fields if (lower := field[0].lower()) not in HOP_BY_HOP and lower not in named]
+def strip_hop_by_hop(fields: Fields) -> Fields:
+    """The fields that go on, the very same where all do. Protected fields are never removed."""
+    names = lower_names(fields)
+    if HOP_BY_HOP.isdisjoint(names):  # so none of them lists another
+        return fields
+    gone = HOP_BY_HOP | connection_tokens(fields) - PROTECTED
+    return [field for field, name in zip(fields, names, strict=True) if name not in gone]
 
 
 def strip_trailers(fields: Fields) -> Fields:
@@ -66,18 +81,19 @@ def add_forwarded(fields: Fields, visit: Visit, trusted: bool) -> Fields:
 
     Inbound copies count only when the peer is a trusted proxy: then the chain is kept and extended, else it is dropped.
     """
-    own = _own_hop(visit.address, visit.scheme, visit.host) if not trusted else _extended_hop(visit, _inbound(fields))
-    # CGI and WSGI read X_Forwarded_For as X-Forwarded-For: a copy in that spelling is a copy.
-    return [*(field for field in fields if field[0].lower().replace(b"_", b"-") not in FORWARDED), *own]
+    return [
+        *(field for field in fields if field[0].lower() not in CLAIMS),
+        *_extended_hop(visit, _inbound(fields) if trusted else ()),
+    ]
 
 
 @lru_cache(maxsize=1024)
-def _own_hop(address: str, scheme: str, host: str) -> tuple[tuple[bytes, bytes], ...]:
-    """The fields of a chain that begins here; the same visitor asks for them again and again."""
-    return _extended_hop(Visit(address, scheme, host), ())
+def own_hop(address: str, scheme: str, host: str) -> EncodedFields:
+    """What `add_forwarded` adds to fields none of which is in `CLAIMS`; the same visitor asks for it many times."""
+    return encode_part(_extended_hop(Visit(address, scheme, host), ()))
 
 
-def _extended_hop(visit: Visit, inbound: Sequence[tuple[bytes, str]]) -> tuple[tuple[bytes, bytes], ...]:
+def _extended_hop(visit: Visit, inbound: Sequence[tuple[bytes, str]]) -> Fields:
     """The fields of a chain, with what a trusted proxy said before us."""
     chain = [value for name, value in inbound if name == b"x-forwarded-for"] + [visit.address]
     elements = [value for name, value in inbound if name == b"forwarded"]
@@ -87,12 +103,12 @@ def _extended_hop(visit: Visit, inbound: Sequence[tuple[bytes, str]]) -> tuple[t
     host = next(filter(None, hosts), visit.host)
     quoted = host.replace("\\", "\\\\").replace('"', '\\"')
     elements.append(f'for={_node(visit.address)};proto={scheme};host="{quoted}"')
-    return (
+    return [
         (b"X-Forwarded-For", ", ".join(chain).encode("latin-1")),
         (b"X-Forwarded-Proto", scheme.encode("latin-1")),
         (b"X-Forwarded-Host", host.encode("latin-1")),
         (b"Forwarded", ", ".join(elements).encode("latin-1")),
-    )
+    ]
 
 
 def _inbound(fields: Fields) -> list[tuple[bytes, str]]:
@@ -129,29 +145,32 @@ def _node(address: str) -> str:
     return f'"[{parsed}]"' if parsed.version == 6 else str(parsed)
 
 
-def rewrite_for_local(
-    fields: Fields, local_authority: bytes, public_origins: frozenset[bytes], scheme: bytes = b"http"
-) -> Fields:
-    """`Host` becomes the local service's own; `Origin` too, but only where it is the tunnel's own public origin.
+def rewrite_for_local(fields: Fields, authority: bytes, scheme: bytes = b"http") -> Fields:
+    """`Host` becomes the local service's own; `Origin` too, but only where it is the tunnel's own public origin: the
+    scheme and the very `Host` by which the visitor called it, as the relay tells.
 
     Any other Origin passes untouched, so that a foreign page is refused by the local service as it would be without us.
-    `public_origins` are in lower case; `scheme` is the local service's.
+    `authority` and `scheme` are the local service's.
     """
-    result: Fields = []
-    for field in fields:
-        lower = field[0].lower()
-        if lower == b"host":
-            result.append((field[0], local_authority))
-        elif lower == b"origin" and field[1].lower() in public_origins:
-            result.append((field[0], scheme + b"://" + local_authority))
-        else:
-            result.append(field)
+    names = lower_names(fields)
+    result = fields.copy()
+    if b"origin" in names:
+        public = (first(fields, b"x-forwarded-proto") or b"http") + b"://" + (first(fields, b"host") or b"")
+        for at in _places(names, b"origin"):
+            if fields[at][1].lower() == public.lower():
+                result[at] = (fields[at][0], scheme + b"://" + authority)
+    for at in _places(names, b"host"):
+        result[at] = (fields[at][0], authority)
     return result
+
+
+def _places(names: list[bytes], name: bytes) -> list[int]:
+    if names.count(name) == 1:
+        return [names.index(name)]
+    return [at for at, one in enumerate(names) if one == name]
 
 
 def first(fields: Fields, name: bytes) -> bytes | None:
     """The value of the first field called `name` (lower case)."""
-    for field_name, value in fields:
-        if field_name.lower() == name:
-            return value
-    return None
+    names = lower_names(fields)
+    return fields[names.index(name)][1] if name in names else None

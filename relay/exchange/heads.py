@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from operator import itemgetter
 from struct import Struct
 from struct import error as _STRUCT_ERROR
+from typing import NamedTuple
 
 from relay.exchange.errors import MalformedHead
 
@@ -29,6 +31,12 @@ BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 # A request target: visible ASCII only (RFC 3986 §2; RFC 9112 §3.2).
 TARGET = re.compile(rb"[\x21-\x7e]+")
 _REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+# The same, as what is left over when all that may stand in a name or value is taken away: one call for many of them.
+_ALL_BYTES = [bytes((byte,)) for byte in range(256)]
+_IN_NAMES = b"".join(filter(TOKEN.fullmatch, _ALL_BYTES))
+_IN_VALUES = b"".join([byte for byte in _ALL_BYTES if not BAD_VALUE.match(byte)])
+
+_NAME = itemgetter(0)
 
 
 @dataclass(slots=True)
@@ -55,27 +63,33 @@ class ResponseHead:
     """What whoever passes the head on makes of it, once made: the same head is often sent again."""
 
 
+class EncodedFields(NamedTuple):
+    """Fields in their binary form, and their number: what is the same for many heads is encoded once."""
+
+    number: int
+    encoded: bytes
+
+
+NO_FIELDS = EncodedFields(0, b"")
+
+
 class EncodedRequest:
     """A request head in its binary form but for the request id, so that the same head is encoded once."""
 
     __slots__ = ("_after", "_before", "head")
 
-    def __init__(self, head: RequestHead) -> None:
-        """Raises `MalformedHead` when a part is longer than its length can say."""
+    def __init__(self, head: RequestHead, behind: EncodedFields = NO_FIELDS) -> None:
+        """`behind` are fields that go on behind those of `head`. Raises `MalformedHead` when a part is longer than its
+        length can say.
+        """
         self.head = head
+        method, target = head.method, head.target
         try:
             name = head.name.encode("ascii")
-            self._before = bytes((UPGRADE if head.upgrade else 0, len(name))) + name
-            self._after = b"".join(
-                (
-                    bytes((len(head.method),)),
-                    head.method,
-                    _U16.pack(len(head.target)),
-                    head.target,
-                    encode_fields(head.fields),
-                )
-            )
-        except (ValueError, _STRUCT_ERROR):
+            self._before = b"%c%c%b" % (UPGRADE if head.upgrade else 0, len(name), name)
+            fields = encode_fields(head.fields, behind)
+            self._after = b"%c%b%b%b%b" % (len(method), method, _U16.pack(len(target)), target, fields)
+        except (ValueError, OverflowError, _STRUCT_ERROR):
             raise MalformedHead("a part of the request head is too long, or its name is not ASCII") from None
 
     def payload(self, request_id: str) -> bytes:
@@ -106,22 +120,28 @@ def split_request_id(payload: bytes) -> tuple[bytes, str, bytes]:
 
 def decode_request(payload: bytes) -> RequestHead:
     """Raises `MalformedHead`."""
+    before, request_id, after = split_request_id(payload)
+    head = decode_split(before, after)
+    head.request_id = request_id
+    return head
+
+
+def decode_split(before: bytes, after: bytes) -> RequestHead:
+    """The head of an OPEN payload that `split_request_id` has split, without its id. Raises `MalformedHead`."""
     try:
-        flags = payload[0]
-        name, at = _short(payload, 1)
-        request_id, at = _short(payload, at)
-        method, at = _short(payload, at)
-        (length,) = _U16.unpack_from(payload, at)
-        target = payload[at + 2 : at + 2 + length]
-        if len(target) != length or not TARGET.fullmatch(target) or not TOKEN.fullmatch(method):
+        name = before[2:].decode("ascii")
+        end = 1 + after[0]
+        method = after[1:end]
+        (length,) = _U16.unpack_from(after, end)
+        target = after[end + 2 : end + 2 + length]
+        if not TARGET.fullmatch(target) or not TOKEN.fullmatch(method):
             raise MalformedHead("request line")
-        called, ident = name.decode("ascii"), request_id.decode("ascii")
-        if not (called.isprintable() and ident.isprintable()):
-            raise MalformedHead("a name or request id holds a control character")
-        fields = decode_fields(payload, at + 2 + length)
-        return RequestHead(method, target, fields, called, ident, bool(flags & UPGRADE))
+        if not name.isprintable():
+            raise MalformedHead("a name that holds a control character")
+        fields = decode_fields(after, end + 2 + length)
+        return RequestHead(method, target, fields, name, "", before[0] & UPGRADE != 0)
     except UnicodeDecodeError:
-        raise MalformedHead("a name or request id is not ASCII") from None
+        raise MalformedHead("a name that is not ASCII") from None
     except (IndexError, _STRUCT_ERROR):
         raise MalformedHead("request head is cut short") from None
 
@@ -146,18 +166,27 @@ def decode_response(payload: bytes) -> ResponseHead:
         raise MalformedHead("response head is cut short") from None
 
 
-def encode_fields(fields: Fields) -> bytes:
-    """Count and fields; also the payload of an END frame that carries trailers. Raises `MalformedHead` if too many."""
-    if len(fields) > MAX_FIELDS:
-        raise MalformedHead(f"{len(fields)} header fields, allowed are {MAX_FIELDS}")
-    parts = [_U16.pack(len(fields))]
+def encode_fields(fields: Fields, behind: EncodedFields = NO_FIELDS) -> bytes:
+    """Count and fields, then those of `behind`; also the payload of an END frame that carries trailers. Raises
+    `MalformedHead` when there are too many, or one is too long.
+    """
+    count = len(fields) + behind.number
+    if count > MAX_FIELDS:
+        raise MalformedHead(f"{count} header fields, allowed are {MAX_FIELDS}")
+    parts = [_U16.pack(count)]
     pack = _U16_PAIR.pack
     try:
         for name, value in fields:
             parts += (pack(len(name), len(value)), name, value)
     except _STRUCT_ERROR:
         raise MalformedHead("a header field above 65,535 bytes") from None
+    parts.append(behind.encoded)
     return b"".join(parts)
+
+
+def encode_part(fields: Fields) -> EncodedFields:
+    """Some fields of many heads. Raises `MalformedHead` when there are too many, or one is too long."""
+    return EncodedFields(len(fields), encode_fields(fields)[_U16.size :])
 
 
 def decode_fields(payload: bytes, at: int) -> Fields:
@@ -168,14 +197,14 @@ def decode_fields(payload: bytes, at: int) -> Fields:
         if count > MAX_FIELDS:
             raise MalformedHead(f"{count} header fields, allowed are {MAX_FIELDS}")
         fields: Fields = []
-        unpack = _U16_PAIR.unpack_from
+        append, unpack = fields.append, _U16_PAIR.unpack_from
         for _ in range(count):
             name_length, value_length = unpack(payload, at)
-            middle = at + 4 + name_length
             at += 4
-            name = payload[at:middle]
-            at = middle + value_length
-            fields.append((name, payload[middle:at]))
+            middle = at + name_length
+            end = middle + value_length
+            append((payload[at:middle], payload[middle:end]))
+            at = end
     except _STRUCT_ERROR:
         raise MalformedHead("header fields are cut short") from None
     if at != len(payload):
@@ -187,21 +216,18 @@ def decode_fields(payload: bytes, at: int) -> Fields:
 def check_fields(fields: Fields) -> None:
     """Raises `MalformedHead` when a name is no token or a value could split a message.
 
-    One search over all values and one match over all names: a joined string of tokens is a token only if each is,
-    except for empty names, which are looked for apart.
+    All names at once and all values at once: what is made of tokens is a token, except for empty names, which are
+    looked for apart.
     """
     if not fields:
         return
     names = [name for name, _ in fields]
-    if b"" in names or not TOKEN.fullmatch(b"".join(names)):
+    if b"" in names or b"".join(names).translate(None, _IN_NAMES):
         raise MalformedHead("a header field name is not a token")
-    if BAD_VALUE.search(b"".join([value for _, value in fields])):
+    if b"".join([value for _, value in fields]).translate(None, _IN_VALUES):
         raise MalformedHead("a header field value holds a control character")
 
 
-def _short(payload: bytes, at: int) -> tuple[bytes, int]:
-    length = payload[at]
-    value = payload[at + 1 : at + 1 + length]
-    if len(value) != length:
-        raise MalformedHead("head is cut short")
-    return value, at + 1 + length
+def lower_names(fields: Fields) -> list[bytes]:
+    """The name of each field in lower case, for those who look for one."""
+    return [*map(bytes.lower, map(_NAME, fields))]

@@ -7,7 +7,6 @@ contract every kind of end becomes. What it lets through may be written to a vis
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -24,7 +23,7 @@ from relay.exchange.heads import (
     decode_response,
     encode_fields,
 )
-from relay.mux.stream import StreamEvents
+from relay.mux.streamevents import StreamEvents
 from relay.wire.errors import ResetCode
 
 MOST_REMEMBERED = 1024
@@ -63,8 +62,14 @@ class ExchangeEvents(Protocol):
     def on_head(self, head: ResponseHead, length: int | None) -> None:
         """The final head. `length` is the declared body length, None when the body ends with `on_end`."""
 
-    def on_data(self, data: memoryview) -> None:
-        """Body bytes, valid only during the call; answer with `consumed`."""
+    def on_lull(self) -> None:
+        """Nothing of the body came with the final head."""
+
+    def on_data(self, data: memoryview) -> bool:
+        """Body bytes, valid only during the call. True: they were passed on; else answer with `consumed` later."""
+
+    def on_last(self, data: memoryview) -> None:
+        """The whole body, and with it the answer is complete; nothing is to be consumed."""
 
     def on_end(self, trailers: Fields) -> None:
         """The answer is complete."""
@@ -76,18 +81,8 @@ class ExchangeEvents(Protocol):
         """The request body may go on."""
 
 
-class Host(Protocol):
-    """The session of a stream, as far as an exchange needs it."""
-
-    deferred: list[Callable[[], None]]
-
-
 class Channel(Protocol):
     """A stream, or what stands before one that is limited."""
-
-    @property
-    def session(self) -> Host:
-        """The session that carries it."""
 
     def write(self, data: bytes) -> bool:
         """Sends or queues `data`. False: wait for `on_writable`."""
@@ -122,37 +117,30 @@ _decode = lru_cache(maxsize=256)(_decode_final)
 class Exchange:
     """One request with its answer. Also the owner of its stream."""
 
-    __slots__ = (
-        "_events",
-        "_head_only",
-        "_heads",
-        "_left",
-        "_stream",
-        "_upgrade",
-        "answered",
-        "complete",
-        "request_id",
-        "upgraded",
-    )
+    # Of the class, until an exchange has its own: most of it never changes.
+    _stream: Channel | None = None
+    _head_only = False
+    _heads = 0
+    _left = -1
+    """Bytes of body that may still come; -1: any number."""
+    _upgrade = False
+    answered = False
+    """Whether the final head has come."""
+    complete = False
+    """Whether the whole answer has come; the request body may still be going out."""
+    upgraded = False
 
     def __init__(self, events: ExchangeEvents, request_id: str) -> None:
         self.request_id = request_id
         self._events: ExchangeEvents | None = events
-        self._stream: Channel | None = None
-        self._head_only = False
-        self._heads = 0
-        self._left = -1
-        self._upgrade = False
-        self.answered = False
-        """Whether the final head has come."""
-        self.complete = False
-        """Whether the whole answer has come; the request body may still be going out."""
-        self.upgraded = False
 
     def start(self, opener: Opener, request: EncodedRequest, ended: bool) -> None:
         """Opens the stream. Raises `SessionGone`, `SessionBusy`, `MalformedHead`."""
-        self._head_only = request.head.method == b"HEAD"
-        self._upgrade = request.head.upgrade
+        head = request.head
+        if head.upgrade:
+            self._upgrade = True
+        elif head.method == b"HEAD":
+            self._head_only = True
         self._stream = opener.open(request.payload(self.request_id), ended, self)
 
     # ---- the request
@@ -179,11 +167,6 @@ class Exchange:
         if self._stream is not None:
             self._stream.consumed(amount)
 
-    def at_end_of_turn(self, callback: Callable[[], None]) -> None:
-        """Calls back once all that came in the same message has been told."""
-        if self._stream is not None:
-            self._stream.session.deferred.append(callback)
-
     # ---- StreamEvents
 
     def on_head(self, payload: bytes) -> None:
@@ -193,42 +176,64 @@ class Exchange:
             return
         try:
             head, length = _decode(payload) if len(payload) <= MOST_REMEMBERED else _decode_final(payload)
-            if self.answered:
-                raise MalformedHead("a second final head")
-            if head.status == 101 and not self._upgrade:
-                raise MalformedHead("101 to a request without an upgrade")
-            if head.status < 200 and head.status != 101:
-                self._heads += 1
-                if self._heads > MOST_INFORMATIONAL:
-                    raise MalformedHead(f"more than {MOST_INFORMATIONAL} informational heads")
-                events.on_informational(head)
-                return
+            status = head.status
+            if status < 200 or self.answered:
+                if status != 101 or self.answered or not self._upgrade:
+                    self._inform(events, head)
+                    return
+                self.upgraded = True
+                length = None
         except MalformedHead as error:
             self._fail(ResetCode.BAD_RESPONSE, Failure("bad_response", str(error)))
             return
         self.answered = True
-        self.upgraded = head.status == 101
         if self._upgrade and not self.upgraded and self._stream is not None:
             self._stream.end()  # a refused upgrade: the request has no more to say
-        if self._head_only or head.status in (204, 304):
-            self._left = 0
-        elif length is not None and not self.upgraded:
+        if length is not None:
             self._left = length
+        if self._head_only or status == 204 or status == 304:
+            self._left = 0
         events.on_head(head, length)
 
-    def on_data(self, data: memoryview) -> None:
+    def _inform(self, events: ExchangeEvents, head: ResponseHead) -> None:
+        if self.answered:
+            raise MalformedHead("a second final head")
+        if head.status == 101:
+            raise MalformedHead("101 to a request without an upgrade")
+        self._heads += 1
+        if self._heads > MOST_INFORMATIONAL:
+            raise MalformedHead(f"more than {MOST_INFORMATIONAL} informational heads")
+        events.on_informational(head)
+
+    def on_lull(self) -> None:
+        """See `StreamEvents.on_lull`."""
+        if self._events is not None and self.answered:
+            self._events.on_lull()
+
+    def on_data(self, data: memoryview) -> bool:
         """See `StreamEvents.on_data`."""
-        if self._events is None:
-            return
+        events = self._events
+        if events is None:
+            return False
         if not self.answered:
             self._fail(ResetCode.BAD_RESPONSE, Failure("bad_response", "a body before its head"))
-            return
+            return False
         if self._left >= 0:
             self._left -= len(data)
             if self._left < 0:
                 self._fail(ResetCode.BAD_RESPONSE, Failure("bad_response", "a body longer than declared"))
-                return
-        self._events.on_data(data)
+                return False
+        return events.on_data(data)
+
+    def on_last(self, data: memoryview) -> None:
+        """See `StreamEvents.on_last`."""
+        events = self._events
+        if events is not None and self.answered and (self._left < 0 or self._left == len(data)):
+            self.complete = True
+            events.on_last(data)
+        else:
+            self.on_data(data)
+            self.on_end(b"")
 
     def on_end(self, trailers: bytes) -> None:
         """See `StreamEvents.on_end`."""

@@ -12,7 +12,8 @@ from relay.exchange.outgoing import QUOTA_EXHAUSTED, Opener
 from relay.limits.allowances import Allowance
 from relay.limits.brakes import Brake
 from relay.limits.months import Month, month_of
-from relay.limits.pacedstream import PacedOpener, PacedStream
+from relay.limits.pacedopener import PacedOpener
+from relay.limits.pacedstream import PacedStream
 from relay.limits.pacing import Pacer
 from relay.limits.refusals import Refusal, month_is_used_up, too_fast, too_large, too_many_streams
 from relay.limits.ways import Way

@@ -15,7 +15,8 @@ from relay.limits.pacing import Lane, Pacer
 from relay.limits.refusals import too_large
 from relay.limits.ways import Way
 from relay.mux.session import Session
-from relay.mux.stream import Stream, StreamEvents, StreamHost
+from relay.mux.stream import Stream
+from relay.mux.streamevents import StreamEvents
 from relay.wire.errors import LocalProtocolError, ResetCode
 from relay.wire.states import State
 
@@ -36,25 +37,6 @@ class Terms(Protocol):
 
     def on_over(self, stream: PacedStream) -> None:
         """It counts no longer."""
-
-
-class PacedOpener:
-    """What an exchange is given in the place of a session, for one request."""
-
-    __slots__ = ("_pacer", "_session", "_terms", "_upgrade")
-
-    def __init__(self, session: Session, pacer: Pacer, terms: Terms, upgrade: bool) -> None:
-        self._session = session
-        self._pacer = pacer
-        self._terms = terms
-        self._upgrade = upgrade
-
-    def open(self, payload: bytes, ended: bool, owner: StreamEvents) -> PacedStream:
-        """See `Session.open`."""
-        most = None if self._upgrade else self._terms.body
-        stream = PacedStream(self._terms, self._pacer, owner, most)
-        stream.open(self._session, payload, ended)
-        return stream
 
 
 class PacedStream:
@@ -97,11 +79,6 @@ class PacedStream:
         except Exception:
             self._end_counting()
             raise
-
-    @property
-    def session(self) -> StreamHost:
-        """See `Stream.session`."""
-        return self._stream.session
 
     # ---- the request, called by the exchange
 
@@ -170,25 +147,34 @@ class PacedStream:
         if self._owner is not None:
             self._guarded(self._owner.on_head, payload)
 
-    def on_data(self, data: memoryview) -> None:
+    def on_lull(self) -> None:
+        """See `StreamEvents.on_lull`."""
+        if self._owner is not None:
+            self._guarded(_lull, self._owner)
+
+    def on_data(self, data: memoryview) -> bool:
         """See `StreamEvents.on_data`."""
         lane = self._down
         size = len(data)
         if lane is None or not lane.queued:
             passed = self._pacer.grab(self._terms.down, size)
-            if passed == size:
-                if self._owner is not None:
-                    self._guarded(self._owner.on_data, data)
-                return
-            if passed and self._owner is not None:
-                self._guarded(self._owner.on_data, data[:passed])
-            if self._owner is None:
-                return  # it has cut the stream
+            if passed:
+                self._guarded(self._pass_now, data[:passed])
+            else:
+                self.on_lull()  # a head must not wait for bytes that do
+            if passed == size or self._owner is None:
+                return False
             data = data[passed:]
             if lane is None:
                 lane = self._down = _Down(self, self._terms.down)
         if size:
             self._pacer.add(lane, bytes(data))
+        return False
+
+    def on_last(self, data: memoryview) -> None:
+        """See `StreamEvents.on_last`."""
+        self.on_data(data)
+        self.on_end(b"")
 
     def on_end(self, trailers: bytes) -> None:
         """See `StreamEvents.on_end`."""
@@ -240,8 +226,11 @@ class PacedStream:
 
     def pass_down(self, data: bytes) -> None:
         """Bytes of the answer whose turn it is."""
-        if self._owner is not None:
-            self._owner.on_data(memoryview(data))
+        self._pass_now(memoryview(data))
+
+    def _pass_now(self, data: memoryview) -> None:
+        if self._owner is not None and self._owner.on_data(data):
+            self._stream.consumed(len(data))
 
     def on_down_low(self, lane: Lane) -> None:
         """Little of the answer waits any more."""
@@ -314,6 +303,10 @@ class PacedStream:
         if not self._over:
             self._over = True
             self._terms.on_over(self)
+
+
+def _lull(owner: StreamEvents) -> None:
+    owner.on_lull()
 
 
 class _Half(Lane):

@@ -1,10 +1,11 @@
-"""What a session tells its owner. What a stream tells its own stands in `stream`."""
+"""What a session tells its owner. What a stream tells its own stands in `streamevents`."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from relay.mux.stream import Stream, StreamEvents
+from relay.mux.stream import Stream
+from relay.mux.streamevents import StreamEvents
 
 
 class SessionEvents(Protocol):

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from relay.mux.carrier import ROOM
-from relay.wire.errors import ResetCode
-from relay.wire.frames import DATA, DATA_END, HEADER, HEADER_SIZE, MAX_MESSAGE, SESSION_WINDOW
+from relay.wire.errors import LocalProtocolError, ResetCode
+from relay.wire.frames import DATA, DATA_END, HEADER, HEADER_SIZE, MAX_HEAD, MAX_MESSAGE, SESSION_WINDOW
 
 # A message is closed at about this size, so that the next turn can bring control frames forward.
 MESSAGE_TARGET = 256 * 1024
+# So much of heads and small data is sent without waiting for the end of the turn.
+EARLY = 4 * 1024
 # One turn of a stream that is alone, and of one that has neighbours.
 FRAME_ALONE = 256 * 1024
 FRAME_SHARED = 32 * 1024
@@ -28,6 +30,7 @@ CONTROL_MOST = 8 * 1024 * 1024
 # Between the two a head or trailers cost their own stream, so that no visitor's can cost the session.
 CONTROL_STREAM = 4 * 1024 * 1024
 _ROOM = bytes(ROOM)
+pack = HEADER.pack
 
 
 class Queued(Protocol):
@@ -69,18 +72,25 @@ class Outbox:
         self.control.append(frame)
         self.size += len(frame)
 
-    def add_small(self, stream: Queued, data: bytes) -> None:
-        """Small data past the turns; the caller has checked `takes_small`."""
+    def add_block(self, kind: int, number: int, payload: bytes) -> None:
+        """OPEN, HEAD or END of a stream, with a payload that `exchange.heads` made. Raises `LocalProtocolError`."""
+        length = len(payload)
+        if length > MAX_HEAD:
+            raise LocalProtocolError(f"a head of {length} bytes, allowed are at most {MAX_HEAD}")
+        self.control += (pack(number, kind << 24 | length), payload)
+        self.size += HEADER_SIZE + length
+
+    def add_small(self, stream: Queued, kind: int, data: bytes) -> bool:
+        """Small data past the turns, in a frame of `kind`: DATA, with the end or without. False: it has to wait."""
         length = len(data)
-        self.control += (HEADER.pack(stream.id, DATA << 24 | length), data)
+        if length > SMALL or length > stream.send_credit or length > self.credit or self.size >= DIRECT_MOST:
+            return False
+        self.control += (pack(stream.id, kind << 24 | length), data)
         self.size += HEADER_SIZE + length
         self.credit -= length
         self.moved += length
         stream.send_credit -= length
-
-    def takes_small(self, length: int) -> bool:
-        """Whether small data may go straight into the message."""
-        return length <= SMALL and length <= self.credit and self.size < DIRECT_MOST
+        return True
 
     def wait(self, stream: Queued) -> None:
         """Puts a stream in line for its turn, once."""
@@ -104,7 +114,7 @@ class Outbox:
             most = min(FRAME_SHARED if ready else FRAME_ALONE, self.credit, stream.send_credit)
             data, length, ends = stream.take(most)
             if length or ends:
-                parts.append(HEADER.pack(stream.id, (DATA_END if ends else DATA) << 24 | length))
+                parts.append(pack(stream.id, (DATA_END if ends else DATA) << 24 | length))
                 parts += data
                 size += HEADER_SIZE + length
                 self.credit -= length

@@ -7,8 +7,6 @@ handshake's frames are handed to the owner as they are.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from relay.mux.carrier import Carrier, close_code
 from relay.mux.crowding import Crowding
@@ -17,30 +15,24 @@ from relay.mux.events import SessionEvents
 from relay.mux.heartbeat import Heartbeat
 from relay.mux.inbox import OF_CARRIER, SMALL, Inbox, Noise, causes
 from relay.mux.keepalive import Keepalive
-from relay.mux.outbox import CONTROL_BUSY, CONTROL_MOST, Outbox, Queued, split
-from relay.mux.stream import Stream, StreamEvents
+from relay.mux.options import SessionOptions
+from relay.mux.outbox import CONTROL_BUSY, CONTROL_MOST, EARLY, Outbox, Queued, split
+from relay.mux.reading import FrameReader
+from relay.mux.receivers import ACCEPTOR, OPENER
+from relay.mux.stream import Stream
+from relay.mux.streamevents import StreamEvents
 from relay.wire import frames
 from relay.wire.errors import AwayCode, RemoteProtocolError, ResetCode
-from relay.wire.frames import U64, decode, encode, encode_credit, encode_going_away, encode_reset
+from relay.wire.frames import U64, encode, encode_credit, encode_going_away, encode_reset
+from relay.wire.states import State
 from relay.wire.window import SessionWindow
 
-STREAM_WINDOW_MOST = 32 * 1024 * 1024
+_LOCAL_ENDED, _REMOTE_ENDED = State.LOCAL_ENDED, State.REMOTE_ENDED
 _HANDSHAKE = frozenset((frames.HELLO, frames.WELCOME, frames.REFUSED, frames.RENEW, frames.RENEWED))
 _ANY_TIME = frozenset((frames.PING, frames.PONG, frames.GOING_AWAY))
 
 
-@dataclass(frozen=True, slots=True)
-class SessionOptions:
-    """How a session behaves. `opener`: this side opens streams (the relay), the other accepts them (an agent)."""
-
-    opener: bool
-    max_streams: int = 4096
-    session_window: int = frames.MAX_SESSION_WINDOW
-    stream_window: int = STREAM_WINDOW_MOST
-    ping_interval: float = 5.0
-
-
-class Session:
+class Session(FrameReader):
     """One side of a session. Every method is called on the event loop's thread."""
 
     def __init__(self, carrier: Carrier, owner: SessionEvents, options: SessionOptions) -> None:
@@ -61,9 +53,9 @@ class Session:
         self.leaving = False
         """Whether no new streams may be opened: the peer said so, no number is left, or the session has ended."""
         self.closed_with: AwayCode | None = None  # by this side
-        self.deferred: list[Callable[[], None]] = []
+        self.receivers = OPENER if options.opener else ACCEPTOR
         self._last_id = -1
-        self._scheduled = False
+        self._scheduled = self._flushing = False
         self._reason = ""
 
     # ---- life
@@ -77,16 +69,16 @@ class Session:
         """Opens a stream with an encoded request head. Raises `SessionGone`, `SessionBusy`."""
         if self.leaving or not self.established:
             raise SessionGone(self._reason or "the session is going away")
-        if len(self.streams) >= self.options.max_streams or self.outbox.size > CONTROL_BUSY:
-            raise SessionBusy(f"{len(self.streams)} streams are open")
-        self._last_id += 2
-        stream = Stream(self, self._last_id, self.options.stream_window)
+        streams, options = self.streams, self.options
+        if len(streams) >= options.max_streams or self.outbox.size > CONTROL_BUSY:
+            raise SessionBusy(f"{len(streams)} streams are open")
+        number = self._last_id = self._last_id + 2
+        stream = streams[number] = Stream(self, number, options.stream_window)
         stream.owner = owner
-        self.streams[stream.id] = stream
-        self.send(frames.encode_head(frames.OPEN_END if ended else frames.OPEN, stream.id, payload))
         if ended:
-            stream.sent_all()
-        if self._last_id >= frames.MAX_STREAM_ID - 2:
+            stream.state = _LOCAL_ENDED
+        self.send_block(frames.OPEN_END if ended else frames.OPEN, number, payload)
+        if number >= frames.MAX_STREAM_ID - 2:
             self.leaving = True
             self.go_away(AwayCode.SHUTDOWN, "all stream numbers are used up")
         return stream
@@ -124,25 +116,45 @@ class Session:
 
     def send(self, frame: bytes) -> None:
         """Queues a frame for the message of this turn."""
-        if self.ended:
-            return
-        outbox = self.outbox
-        outbox.add(frame)
-        if outbox.size > CONTROL_MOST:
+        if not self.ended:
+            outbox = self.outbox
+            outbox.control.append(frame)
+            outbox.size += len(frame)
+            self._queued()
+
+    def send_block(self, kind: int, number: int, payload: bytes) -> None:
+        """See `StreamHost.send_block`."""
+        if not self.ended:
+            outbox = self.outbox
+            outbox.add_block(kind, number, payload)
+            if not self._scheduled or outbox.size >= EARLY:
+                self._queued()
+
+    def _queued(self) -> None:
+        if self.outbox.size > CONTROL_MOST:
             self.abort("the peer reads nothing and too much waits for it")
-            return
-        if not self._scheduled:
+        else:
             self.schedule()
 
     def schedule(self) -> None:
-        """Sends at the end of this turn of the loop."""
-        if not self._scheduled and not self.ended:
+        """Sends at the end of this turn of the loop; what many streams sent in it goes before that, so that the other
+        side need not wait for the last of them.
+        """
+        if self.ended:
+            return
+        if self.outbox.size >= EARLY and self.writable and not self._flushing:
+            self._flush()
+        elif not self._scheduled:
             self._scheduled = True
-            self.loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush_turn)
+
+    def _flush_turn(self) -> None:
+        self._scheduled = False
+        self._flush()
 
     def _flush(self) -> None:
-        self._scheduled = False
         served: list[Queued] = []
+        self._flushing = True
         while self.writable and not self.ended:
             message = self.outbox.next_message(served)
             if message is None:
@@ -157,8 +169,9 @@ class Session:
                     try:
                         stream.on_sent()
                     except Exception as error:
-                        self._on_defect(stream, error)
+                        self.on_defect(stream, error)
                 served.clear()
+        self._flushing = False
 
     # ---- events of the carrier
 
@@ -175,19 +188,16 @@ class Session:
         """See `CarrierEvents.on_message`."""
         if self.ended:
             return
-        inbox, count = self._inbox, 1
-        if inbox.holding or message.nbytes > SMALL:
+        inbox, size = self._inbox, message.nbytes
+        if inbox.holding or size > SMALL:
             first = inbox.first(message)
             if first is None:
                 return
-            message = first
+            message, size = first, first.nbytes
         try:
-            for kind, number, payload in decode(message, self._noise.heard):
-                self._dispatch(kind, number, payload)
-                if self.ended:
-                    return
-                count += 1
-            inbox.left -= count
+            inbox.left -= self.read(message, size)
+            if self.ended:
+                return
             if inbox.left <= 0 or inbox.waiting:
                 inbox.hold()
             window = self.window
@@ -195,14 +205,6 @@ class Session:
                 self.grant()
         except RemoteProtocolError as error:
             self.close(AwayCode.PROTOCOL_ERROR, str(error))
-        finally:
-            if self.deferred:
-                deferred, self.deferred = self.deferred, []
-                for callback in deferred:
-                    try:
-                        callback()
-                    except Exception as error:  # those behind it have their own visitors
-                        self.loop.call_exception_handler({"message": "an exchange failed", "exception": error})
 
     def grant(self) -> None:
         """Gives the peer credit on the session where that is worth a frame."""
@@ -222,62 +224,26 @@ class Session:
         except RemoteProtocolError as error:
             self.close(AwayCode.PROTOCOL_ERROR, str(error))
 
+    def on_empty(self) -> None:
+        """See `StreamHost.on_empty`."""
+        self._noise.heard()
+
     def _causes(self) -> int:
         """The frames that carry nothing which the peer was given cause for, so far."""
         return causes((self._last_id + 1) // 2, self.outbox.moved + self.window.received)
 
     # ---- frames
 
-    def _dispatch(self, kind: int, number: int, payload: memoryview) -> None:
+    def on_strange(self, kind: int, number: int, payload: memoryview) -> None:
+        """A frame for no open stream: the session's own, a new one, a late one (its data still counts), or an error."""
         if not number:
             self._on_session_frame(kind, payload)
             return
-        stream = self.streams.get(number)
-        if stream is None:
-            self._on_strange(kind, number, payload)
-            return
-        base = kind & ~frames.END_FLAG
-        try:
-            if base == frames.DATA:
-                self.window.on_received(len(payload))
-                if payload or not kind & frames.END_FLAG:
-                    if not payload:
-                        self._noise.heard()
-                    stream.receive_data(payload)
-                if kind & frames.END_FLAG:
-                    stream.receive_end(b"")
-            elif base == frames.HEAD:
-                if not self.options.opener:
-                    raise RemoteProtocolError("HEAD from the side that opens streams")
-                stream.receive_head(bytes(payload))
-                if kind & frames.END_FLAG:
-                    stream.receive_end(b"")
-            elif kind == frames.END:
-                stream.receive_end(bytes(payload))
-            elif kind == frames.CREDIT:
-                self._noise.heard()
-                stream.receive_credit(frames.decode_credit(payload))
-            elif kind == frames.RESET:
-                stream.receive_reset(*frames.decode_reset(payload))
-            else:
-                raise RemoteProtocolError(f"{frames.NAMES[kind]} on stream {number}, which is open")
-        except RemoteProtocolError:
-            raise
-        except Exception as error:
-            self._on_defect(stream, error)
-
-    def _on_defect(self, stream: Queued, error: Exception) -> None:
-        """A defect of one exchange must not end its neighbours'."""
-        self.loop.call_exception_handler({"message": "an exchange failed", "exception": error})
-        stream.reset(ResetCode.INTERNAL)
-
-    def _on_strange(self, kind: int, number: int, payload: memoryview) -> None:
-        """A frame for a stream that is not open: a new one, a late one (its data still counts), or an error."""
         if kind & ~frames.END_FLAG == frames.OPEN:
             self._on_open(number, bytes(payload), kind == frames.OPEN_END)
         elif not number & 1 or number > self._last_id:
             raise RemoteProtocolError(f"{frames.NAMES[kind]} on stream {number}, which was never opened")
-        self._noise.heard()
+        self.on_empty()
         if kind & ~frames.END_FLAG == frames.DATA:
             self.window.on_received(len(payload))
             self.window.consumed += len(payload)
@@ -294,11 +260,11 @@ class Session:
         stream = Stream(self, number, self.options.stream_window)
         self.streams[number] = stream
         if ended:
-            stream.received_all()
+            stream.state = _REMOTE_ENDED
         try:
             stream.owner = self.owner.on_open(stream, payload, ended)
         except Exception as error:
-            self._on_defect(stream, error)
+            self.on_defect(stream, error)
 
     def _on_session_frame(self, kind: int, payload: memoryview) -> None:
         if kind not in _HANDSHAKE and not self.established and kind not in _ANY_TIME:
@@ -329,10 +295,6 @@ class Session:
 
     # ---- the end
 
-    def forget(self, stream: Stream) -> None:
-        """A stream has ended."""
-        self.streams.pop(stream.id, None)
-
     def _end(self, reason: str) -> None:
         if self.ended:
             return
@@ -341,7 +303,7 @@ class Session:
         self._heartbeat.stop()
         for stream in list(self.streams.values()):
             try:
-                stream.receive_reset(-1, True, self._reason)
+                stream.cut(-1, True, self._reason)
             except Exception as error:  # the others must be told all the same
                 self.loop.call_exception_handler({"message": "an exchange failed", "exception": error})
         self.streams.clear()

@@ -25,7 +25,6 @@ from relay.telemetry.families import counter, gauge, histogram
 from relay.telemetry.histograms import Histogram
 from relay.telemetry.traffic import CLASSES, OTHERS, Traffic, class_of
 
-LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 QUANTILES = (0.5, 0.9, 1.0)
 LIMIT_CODES = ("rate_limited", "quota_exhausted", "too_many_streams", "body_too_large")
 SHOWN_OTHERS = "(others)"
@@ -56,6 +55,7 @@ class Measuring(Collector):
     def collect(self) -> Iterator[Metric]:
         """See `Collector`."""
         node = self._node
+        node.services.traffic.settle()
         yield from _requests(node)
         yield from _tunnels(node.services.traffic)
         yield from _links(node)

@@ -18,7 +18,6 @@ import uvloop
 
 from relay import __version__
 from relay.api import app as api
-from relay.api import internal
 from relay.api.door import BoundedHttp, door_factory
 from relay.node import systemd, takeover
 from relay.node.assemble import Node, Report, adopt, assemble, visitor_factory
@@ -29,7 +28,6 @@ from relay.node.ground import lay
 from relay.node.keyfiles import make_directory
 from relay.node.listeners import Listener, PublicListener
 from relay.node.logs import AccessLog, Writer, logging_to
-from relay.node.measuring import LAG_SECONDS, Measuring
 from relay.node.sockets import Sockets
 from relay.node.tlslistener import Arriving, TlsListener
 from relay.registry import migrate
@@ -40,6 +38,8 @@ from relay.settings import ServeSettings
 from relay.telemetry.histograms import Histogram
 
 SWEEP_EVERY = 0.25
+LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+"""Bounds of how late the sweeper was."""
 STANDARD_ERROR = 2
 # Ctrl-C is a person who waits.
 INTERACTIVE_GRACE = 1.0
@@ -185,12 +185,17 @@ class Serving:
         office = self._listener(bound.agents, api.build_app(node.office), door, Arriving(agents, services.trusts))
         found = [public, office]
         if bound.internal is not None:
-            log = self._access_log
-            unlogged = (lambda: 0) if log is None else (lambda: log.dropped)
-            measuring = Measuring(node, self._lag, lambda: self.certificates.expires, unlogged)
-            app = internal.build_app(measuring, measuring.unready, node.known_host)
-            found.append(Listener(bound.internal, app, BoundedHttp))
+            found.append(self._internal(node, bound.internal))
         return found
+
+    def _internal(self, node: Node, sock: socket.socket) -> PublicListener:
+        from relay.api import internal  # here, as the next: few relays are scraped, and prometheus_client is large
+        from relay.node.measuring import Measuring
+
+        log = self._access_log
+        unlogged = (lambda: 0) if log is None else (lambda: log.dropped)
+        measuring = Measuring(node, self._lag, lambda: self.certificates.expires, unlogged)
+        return Listener(sock, internal.build_app(measuring, measuring.unready, node.known_host), BoundedHttp)
 
     def _listener(self, sock: socket.socket, app: object, http: Http, arriving: Arriving) -> Listener:
         """By TLS, if there is a certificate."""

@@ -7,16 +7,16 @@ other processes. What it read after that cannot change under it, so no rule of t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Row, select, text, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql.base import Executable
 
+from relay.registry.connections import Parameters, Pool, Waiting
 from relay.registry.dialects import LATE, LIMITS, LOCKED, Limits, Place, border, engine, probe, stop
 from relay.registry.errors import RegistryError, SchemaError, Unavailable
 from relay.registry.schema import LEDGER
@@ -30,7 +30,6 @@ MOVED = (
     "The database's file is not the one any more that the relay opened: put that one back, or restart the relay to "
     "work with what is there now."
 )
-Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
 @dataclass(slots=True)
@@ -47,7 +46,7 @@ class Ledger:
 class Held:
     """A connection in somebody's hands. Each use ends by its deadline, also where the driver does not hear of it."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Waiting) -> None:
         self.connection = connection
         self._left: set[asyncio.Task[Any]] = set()
 
@@ -192,7 +191,7 @@ class Database:
         return Ledger(*row)
 
     @asynccontextmanager
-    async def _held(self, pool: AsyncEngine) -> AsyncIterator[Held]:
+    async def _held(self, pool: Pool) -> AsyncIterator[Held]:
         if self._file is not None and _identity(self._file) != self._identity:
             # Its connections would go on with the file that was taken away, and what they write be lost.
             raise Unavailable(MOVED)

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from sqlalchemy import URL, Table, event
+from sqlalchemy import URL, Engine, Table, create_engine, event
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.sql.dml import Insert
 
+from relay.registry.connections import Pool, Waiting
 from relay.registry.errors import Conflict, NotAllowed, RegistryError, SchemaError, Unavailable
 
 Dialect = Literal["sqlite", "postgresql"]
@@ -76,7 +76,7 @@ class Place:
 # ------------------------------------------------------------------------------------------------- connecting
 
 
-def engine(place: Place, limits: Limits, role: Role, size: int = 1) -> AsyncEngine:
+def engine(place: Place, limits: Limits, role: Role, size: int = 1) -> Pool:
     """A small pool. A reader cannot write; a writer begins as one; a builder changes the schema, and may take long."""
     pool: dict[str, Any] = {
         "poolclass": AsyncAdaptedQueuePool,
@@ -90,13 +90,13 @@ def engine(place: Place, limits: Limits, role: Role, size: int = 1) -> AsyncEngi
     # Readers see one moment in all queries of a transaction; a writer sees what the one before it committed.
     level = "REPEATABLE READ" if role == "reader" else "READ COMMITTED"
     made = _postgresql(place, limits, role, pool)
-    return made.execution_options(isolation_level=level, postgresql_readonly=role == "reader")
+    return Pool(made.execution_options(isolation_level=level, postgresql_readonly=role == "reader"))
 
 
-def _sqlite(place: Place, limits: Limits, role: Role, pool: Mapping[str, Any]) -> AsyncEngine:
+def _sqlite(place: Place, limits: Limits, role: Role, pool: Mapping[str, Any]) -> Pool:
     file, _, mode = _uri(place).partition("?mode=")
     url = URL.create("sqlite+aiosqlite", database=file, query={"mode": mode, "uri": "true"})
-    made = create_async_engine(url, connect_args={"timeout": limits.lock, "isolation_level": None}, **pool)
+    made = create_engine(url, connect_args={"timeout": limits.lock, "isolation_level": None}, **pool)
 
     def connected(connection: Any, record: object) -> None:  # noqa: ANN401
         cursor = connection.cursor()
@@ -109,9 +109,9 @@ def _sqlite(place: Place, limits: Limits, role: Role, pool: Mapping[str, Any]) -
         how = "BEGIN" if role == "reader" else "BEGIN IMMEDIATE"
         connection.connection.dbapi_connection.run_async(lambda driver: driver.execute(how))
 
-    event.listen(made.sync_engine, "connect", connected)
-    event.listen(made.sync_engine, "begin", begun)
-    return made
+    event.listen(made, "connect", connected)
+    event.listen(made, "begin", begun)
+    return Pool(made)
 
 
 SQLITE_PRAGMAS = ("synchronous=FULL", "temp_store=MEMORY", f"journal_size_limit={64 * 2**20}")
@@ -122,7 +122,7 @@ SQLITE_PRAGMAS_OF: Mapping[Role, tuple[str, ...]] = {
 }
 
 
-def _postgresql(place: Place, limits: Limits, role: Role, pool: Mapping[str, Any]) -> AsyncEngine:
+def _postgresql(place: Place, limits: Limits, role: Role, pool: Mapping[str, Any]) -> Engine:
     import asyncpg  # here: most relays have SQLite, and start faster without
 
     server_settings = {
@@ -139,9 +139,11 @@ def _postgresql(place: Place, limits: Limits, role: Role, pool: Mapping[str, Any
         except (ValueError, asyncpg.ClientConfigurationError):  # in words that repeat parts of the address
             raise RegistryError(FORM) from None
 
-    return create_async_engine(
-        "postgresql+asyncpg://", async_creator=connect, pool_pre_ping=True, pool_recycle=1800, **pool
-    )
+    def creator() -> Any:  # noqa: ANN401
+        return made.dialect.loaded_dbapi.connect(async_creator_fn=connect)
+
+    made = create_engine("postgresql+asyncpg://", creator=creator, pool_pre_ping=True, pool_recycle=1800, **pool)
+    return made
 
 
 def probe(place: Place) -> None:
@@ -164,7 +166,7 @@ def _milliseconds(seconds: float) -> str:
     return str(int(seconds * 1000))
 
 
-async def stop(connection: AsyncConnection, task: asyncio.Task[Any]) -> None:
+async def stop(connection: Waiting, task: asyncio.Task[Any]) -> None:
     """Has what a task does on a connection come to its end soon; it may still take a while."""
     if connection.dialect.name != "sqlite":
         task.cancel()

@@ -1,8 +1,9 @@
 """The schema of a database: which one it has, and the steps of `migrations/` up and down, each time all or nothing.
 
 All steps are one transaction of the database under its own lock, so two relays that start at once do not meet, and one
-that is killed leaves the schema as it was. Alembic is imported only where there is a step to take. The functions wait
-for the database: beside a running event loop they belong into a thread.
+that is killed leaves the schema as it was. At a start an empty database gets the newest schema without steps: Alembic,
+imported only where there is one to take, would stay in memory. The functions wait for the database: beside a running
+event loop they belong into a thread.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, inspect, text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 import relay
+from relay.registry import schema
+from relay.registry.connections import Waiting
 from relay.registry.dialects import LIMITS, Limits, Place, border, engine, probe
 from relay.registry.errors import RegistryError, SchemaError
 
 ADVISORY_LOCK = 0x72656C6179  # "relay"
 VERSIONS = "alembic_version"
+
+# What is done inside a transaction, with the steps that are in a directory.
+Change = Callable[[Connection, Path], None]
 
 
 def steps_directory() -> Path:
@@ -76,20 +81,22 @@ def ensure(url: str, limits: Limits = LIMITS) -> None:
             f"The database has the older schema {found.revision}, this relay works with {revisions[-1]}; "
             "stop every relay that uses it and run `relay db upgrade`."
         )
-    upgrade(url, limits=limits)
+    asyncio.run(_change(place, limits, None, _make_newest))
 
 
 def upgrade(url: str, revision: str = "head", *, limits: Limits = LIMITS, steps: Path | None = None) -> str:
     """Takes the steps up to `revision`; the revision it has then. Raises RegistryError, and then nothing changed."""
     place = Place.of(url)
     _make_file(place, limits)
-    return asyncio.run(_change(place, limits, steps, lambda command, config: command.upgrade(config, revision)))
+    return asyncio.run(_change(place, limits, steps, _steps(lambda command, config: command.upgrade(config, revision))))
 
 
 def downgrade(url: str, revision: str, *, limits: Limits = LIMITS, steps: Path | None = None) -> str:
     """Takes the steps down. Raises SchemaError, and changes nothing, when that would lose what the database holds."""
     place = Place.of(url)
-    return asyncio.run(_change(place, limits, steps, lambda command, config: command.downgrade(config, revision)))
+    return asyncio.run(
+        _change(place, limits, steps, _steps(lambda command, config: command.downgrade(config, revision)))
+    )
 
 
 def _check(found: Found, revisions: list[str]) -> None:
@@ -124,12 +131,12 @@ def _found(connection: Connection) -> Found:
     return Found(str(revision or ""), tables == {VERSIONS})
 
 
-async def _change(place: Place, limits: Limits, steps: Path | None, what: Callable[[Any, Any], None]) -> str:
+async def _change(place: Place, limits: Limits, steps: Path | None, what: Change) -> str:
     directory = steps or steps_directory()
 
     def work(connection: Connection) -> str:
         _check(_found(connection), known(directory))
-        _run(connection, directory, what)
+        what(connection, directory)
         return _found(connection).revision
 
     pool = engine(place, limits, "builder")
@@ -144,29 +151,52 @@ async def _change(place: Place, limits: Limits, steps: Path | None, what: Callab
         await pool.dispose()
 
 
-async def _lock(connection: AsyncConnection, place: Place) -> None:
+async def _lock(connection: Waiting, place: Place) -> None:
     """SQLite's transaction began with its lock; on PostgreSQL it is an advisory one, gone with the transaction."""
     if place.dialect == "postgresql":
         await connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
 
 
-async def _check_references(connection: AsyncConnection, place: Place) -> None:
+async def _check_references(connection: Waiting, place: Place) -> None:
     if place.dialect == "sqlite" and (await connection.execute(text("PRAGMA foreign_key_check"))).first() is not None:
         raise SchemaError("The new schema would leave rows without what they refer to, so nothing was changed.")
 
 
-def _run(connection: Connection, directory: Path, what: Callable[[Any, Any], None]) -> None:
-    from alembic import command
-    from alembic.config import Config
-    from alembic.util import CommandError
+def _make_newest(connection: Connection, directory: Path) -> None:
+    found = _found(connection)
+    if found.revision or not found.empty:
+        _steps(lambda command, config: command.upgrade(config, "head"))(connection, directory)
+        return
+    if inspect(connection).has_table(VERSIONS):  # and no other table: somebody took all steps back
+        connection.execute(text(f"DROP TABLE {VERSIONS}"))
+    schema.create(connection)
+    # As Alembic has it.
+    connection.execute(
+        text(
+            f"CREATE TABLE {VERSIONS} "
+            f"(version_num VARCHAR(32) NOT NULL, CONSTRAINT {VERSIONS}_pkc PRIMARY KEY (version_num))"
+        )
+    )
+    connection.execute(text(f"INSERT INTO {VERSIONS} VALUES (:newest)"), {"newest": known(directory)[-1]})
 
-    attributes: Mapping[str, Any] = {"connection": connection}
-    config = Config(attributes=dict(attributes))
-    config.set_main_option("script_location", str(directory).replace("%", "%%"))
-    try:
-        what(command, config)
-    except CommandError as error:
-        raise SchemaError(f"The schema cannot be changed so: {error}.") from None
+
+def _steps(what: Callable[[Any, Any], None]) -> Change:
+    """What Alembic does by its commands and a configuration."""
+
+    def take(connection: Connection, directory: Path) -> None:
+        from alembic import command
+        from alembic.config import Config
+        from alembic.util import CommandError
+
+        attributes: Mapping[str, Any] = {"connection": connection}
+        config = Config(attributes=dict(attributes))
+        config.set_main_option("script_location", str(directory).replace("%", "%%"))
+        try:
+            what(command, config)
+        except CommandError as error:
+            raise SchemaError(f"The schema cannot be changed so: {error}.") from None
+
+    return take
 
 
 # ------------------------------------------------------------------------------------------------ files of SQLite

@@ -1,4 +1,4 @@
-"""The tables, as the newest migration leaves them. How a database comes to have them is the business of `migrations/`.
+"""The schema, as the newest migration leaves it. How an older one becomes this is the business of `migrations/`.
 
 Times are seconds since the epoch (UTC). `ledger` has one row: whoever writes locks it first, so writers are one after
 another on every database, and the chain of the audit cannot fork.
@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Connection,
     Double,
     ForeignKey,
     Index,
@@ -19,6 +20,8 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    insert,
+    text,
 )
 
 METADATA = MetaData(
@@ -54,7 +57,7 @@ PROJECTS = Table(
     Column("deleted_at", Double),
 )
 _LIVE = PROJECTS.c.deleted_at.is_(None)
-Index("uq_projects_name_live", PROJECTS.c.name, unique=True, sqlite_where=_LIVE, postgresql_where=_LIVE)
+_LIVE_NAMES = Index("uq_projects_name_live", PROJECTS.c.name, unique=True, sqlite_where=_LIVE)
 Index("ix_projects_created_at_id", PROJECTS.c.created_at, PROJECTS.c.id)
 
 KEYS = Table(
@@ -135,3 +138,36 @@ USAGE = Table(
     Column("bytes_out", BigInteger, nullable=False),
     Index("ix_usage_period_project_id", "period", "project_id"),
 )
+
+# Rows of the audit are added, never changed. REPLACE fires no delete trigger of SQLite's, hence the third one.
+SQLITE_RULES = (
+    "CREATE TRIGGER audit_no_update BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END",
+    "CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END",
+    "CREATE TRIGGER audit_no_replace BEFORE INSERT ON audit WHEN EXISTS (SELECT 1 FROM audit WHERE seq = NEW.seq) "
+    "BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END",
+)
+POSTGRESQL_RULES = (
+    "CREATE FUNCTION audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS\n"
+    "$$ BEGIN RAISE EXCEPTION 'audit is append-only'; END $$",
+    "CREATE TRIGGER audit_no_change BEFORE UPDATE OR DELETE ON audit "
+    "FOR EACH ROW EXECUTE FUNCTION audit_is_append_only()",
+    "CREATE TRIGGER audit_no_truncate BEFORE TRUNCATE ON audit "
+    "FOR EACH STATEMENT EXECUTE FUNCTION audit_is_append_only()",
+)
+
+
+def tables(dialect: str) -> MetaData:
+    """Them, as this database is to have them."""
+    if dialect == "postgresql":  # said only now: SQLAlchemy loads all of a dialect that is spoken of
+        _LIVE_NAMES.dialect_options[dialect]["where"] = _LIVE
+    return METADATA
+
+
+def create(connection: Connection) -> None:
+    """Gives it to an empty database, in the transaction that is under way, with the one row of the ledger."""
+    dialect = connection.dialect.name
+    tables(dialect).create_all(connection, checkfirst=False)
+    for rule in SQLITE_RULES if dialect == "sqlite" else POSTGRESQL_RULES:
+        connection.execute(text(rule))
+    zeros = dict.fromkeys(("audit_seq", "revocation_seq", "keys_seq", "names_seq"), 0)
+    connection.execute(insert(LEDGER), {"id": 1, "audit_hash": "0" * 64, **zeros})

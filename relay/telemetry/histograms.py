@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 
@@ -22,3 +22,14 @@ class Histogram:
         """Counts one value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
+
+    def observe_all(self, values: list[float]) -> None:
+        """Counts many at once, and sorts them."""
+        values.sort()
+        counts, before = self.counts, 0
+        for at, bound in enumerate(self.bounds):
+            upto = bisect_right(values, bound)
+            counts[at] += upto - before
+            before = upto
+        counts[-1] += len(values) - before
+        self.total += sum(values)

@@ -5,6 +5,7 @@ Pure. Per-tunnel numbers are bounded: beyond `most_tunnels` names all others are
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +15,8 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 """Bounds of durations: from an answer within the machine to an event stream of minutes."""
 CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx", "other")
 """Labels of status classes: by the first digit of a status, 0 for none; all that HTTP does not know are other."""
+AT_ONCE = 64
+"""Exchanges that are counted together."""
 OTHERS = ""
 """The name under which tunnels beyond the cap are counted."""
 
@@ -51,7 +54,7 @@ class Traffic:
     """One per node. `most_tunnels`: so many tunnels get numbers of their own; 0: none does."""
 
     def __init__(self, most_tunnels: int = 0) -> None:
-        self.requests: dict[tuple[int, str], int] = {}
+        self.requests: Counter[tuple[int, str]] = Counter()
         """By status class (1 to 5; 0: the visitor left before an answer) and the relay's error code, if it answered."""
         self.broken_off = 0
         """Answers that began and were not completed, whoever it was that did not want to go on."""
@@ -60,19 +63,27 @@ class Traffic:
         """From the end of a request's head to the first byte of the local service's final answer."""
         self.tunnels: dict[str, TunnelTraffic] = {}
         self._most_tunnels = most_tunnels
+        self._fresh: list[Exchanged] = []
 
     def count(self, one: Exchanged, complete: bool) -> None:
-        """Counts an exchange. `complete`: its answer was written to the end."""
-        key = one.status // 100, one.error
-        self.requests[key] = self.requests.get(key, 0) + 1
-        self.duration.observe(one.over_at - one.began)
-        if one.status:
-            if not one.error:
-                self.first_byte.observe(one.head_at - one.began)
-            if not complete:
-                self.broken_off += 1
-        if self._most_tunnels and one.tunnel:
-            self._count_for(self.tunnel(one.tunnel), one)
+        """Counts an exchange, which does not change any more. `complete`: its answer was written to the end."""
+        if one.status and not complete:
+            self.broken_off += 1
+        fresh = self._fresh
+        fresh.append(one)
+        if len(fresh) >= AT_ONCE:
+            self.settle()
+
+    def settle(self) -> None:
+        """Counts what came since the last time: many together cost a fraction. Whoever reads calls this before."""
+        fresh, self._fresh = self._fresh, []
+        self.requests.update([(one.status // 100, one.error) for one in fresh])
+        self.duration.observe_all([one.over_at - one.began for one in fresh])
+        self.first_byte.observe_all([one.head_at - one.began for one in fresh if one.status and not one.error])
+        if self._most_tunnels:
+            for one in fresh:
+                if one.tunnel:
+                    self._count_for(self.tunnel(one.tunnel), one)
 
     def _count_for(self, tunnel: TunnelTraffic, one: Exchanged) -> None:
         tunnel.requests += 1

@@ -23,6 +23,8 @@ from relay.wire.limits import TunnelLimits
 # small exchanges share messages.
 LOAD_STEP = 1024 * 1024
 LOAD_SPAN = 0.05
+# Loads are compared that often, in seconds: requests of one moment share a link, and its messages.
+CHOICE_SPAN = 0.005
 
 
 UNMEASURED = Meter(())
@@ -83,14 +85,29 @@ class Tunnel:
     links: list[Link] = field(default_factory=list)
     access: AccessRules | None = None
     """What its visitors must show, by the link that was attached last; None: open to everybody."""
+    _chosen: Link | None = None
+    _until: float = 0.0
 
     def choose(self) -> Link | None:
-        """The link with the least load that takes new streams; ties go to the lower slot."""
+        """The link with the least load that takes new streams, for `CHOICE_SPAN`; ties go to the lower slot."""
+        link = self._chosen
+        if link is None or link.session.leaving or self._until <= link.session.now():
+            return self._choose()
+        return link
+
+    def relink(self, links: list[Link]) -> None:
+        """It is served by these from now on."""
+        self.links = sorted(links, key=lambda one: one.slot)
+        self._chosen = None
+
+    def _choose(self) -> Link | None:
         usable = [link for link in self.links if not link.session.leaving]
-        if len(usable) < 2:
-            return usable[0] if usable else None
+        if not usable:
+            return None
         now = usable[0].session.now()
-        return min(usable, key=lambda link: (link.load(now), link.slot))
+        link = self._chosen = min(usable, key=lambda link: (link.load(now), link.slot)) if usable[1:] else usable[0]
+        self._until = now + CHOICE_SPAN
+        return link
 
 
 class Hub(Hold[Link]):
@@ -139,8 +156,7 @@ class Hub(Hold[Link]):
                 tunnel = self.tunnels[name] = Tunnel(name, link.instance, link.project, link.session.now())
                 came_up.append(name)
             tunnel.access = link.access.get(name)
-            tunnel.links.append(link)
-            tunnel.links.sort(key=lambda one: one.slot)
+            tunnel.relink([*tunnel.links, link])
         if came_up:
             self._report("agent_up", tuple(came_up), link)
         for name in link.names:
@@ -161,7 +177,7 @@ class Hub(Hold[Link]):
             tunnel = self.tunnels.get(name)
             if tunnel is None or link not in tunnel.links:
                 continue
-            tunnel.links.remove(link)
+            tunnel.relink([one for one in tunnel.links if one is not link])
             if not tunnel.links:
                 del self.tunnels[name]
                 went_down.append(name)

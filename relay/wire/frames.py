@@ -14,7 +14,6 @@ it may mean at a given moment is decided by `states` and by the mux.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from struct import Struct
 
 from relay.wire.errors import LocalProtocolError, RemoteProtocolError
@@ -105,12 +104,9 @@ NAMES = {
     GOING_AWAY: "GOING_AWAY",
 }
 
-Frame = tuple[int, int, memoryview]
-"""(type, stream, payload); the payload is valid only as long as the message that it was cut from."""
-
 
 def encode(kind: int, stream: int, payload: bytes = b"") -> bytes:
-    """One frame as bytes. Raises `LocalProtocolError` when the frame would break a rule of `decode`."""
+    """One frame as bytes. Raises `LocalProtocolError` when the frame would break a rule of `check`."""
     rule = _RULES.get(kind)
     if rule is None:
         raise LocalProtocolError(f"no such frame type: {kind:#x}")
@@ -123,53 +119,30 @@ def encode(kind: int, stream: int, payload: bytes = b"") -> bytes:
     return HEADER.pack(stream, kind << 24 | length) + payload
 
 
-def encode_head(kind: int, stream: int, payload: bytes) -> bytes:
-    """OPEN, HEAD or END of a stream that is open, with a payload that `exchange.heads` made: one check, of its size."""
-    length = len(payload)
-    if length > MAX_HEAD:
-        raise LocalProtocolError(f"{NAMES[kind]} of {length} bytes, allowed are at most {MAX_HEAD}")
-    return HEADER.pack(stream, kind << 24 | length) + payload
+def check(kind: int, stream: int, length: int) -> bool:
+    """Whether a frame with such a header is one of ours; False: an extension, to be passed over.
 
-
-def decode(message: memoryview, on_skipped: Callable[[], None] | None = None) -> Iterator[Frame]:
-    """The frames of one carrier message, in order; `on_skipped` is called for each extension that is passed over.
-
-    Raises `RemoteProtocolError` at the first frame that is cut short, too long, of an unknown type below
-    `FIRST_EXTENSION`, or on a stream number that its type does not allow. Frames before it were yielded.
+    Raises `RemoteProtocolError` for an unknown type below `FIRST_EXTENSION`, for a length or a stream number that its
+    type does not allow.
     """
-    size = len(message)
-    if size > MAX_MESSAGE:
-        raise RemoteProtocolError(f"message of {size} bytes, allowed are {MAX_MESSAGE}")
-    position = 0
-    while position < size:
-        body = position + HEADER_SIZE
-        if body > size:
-            raise RemoteProtocolError("message ends inside a frame header")
-        stream, word = HEADER.unpack_from(message, position)
-        kind = word >> 24
-        length = word & 0xFFFFFF
-        position = body + length
-        if position > size:
-            raise RemoteProtocolError("message ends inside a frame")
-        rule = _RULES.get(kind)
-        if rule is None:
-            _check_extension(kind, length)
-            if on_skipped is not None:
-                on_skipped()
-            continue
-        least, most, on_stream = rule
-        if not least <= length <= most:
-            raise RemoteProtocolError(f"{NAMES[kind]} of {length} bytes, allowed are {least} to {most}")
-        if stream > MAX_STREAM_ID or (on_stream is not None and on_stream != (stream != 0)):
-            raise RemoteProtocolError(f"{NAMES[kind]} on stream {stream}")
-        yield kind, stream, message[body:position]
+    rule = _RULES.get(kind)
+    if rule is None:
+        if kind < FIRST_EXTENSION:
+            raise RemoteProtocolError(f"unknown frame type {kind:#04x}")
+        if length > MAX_EXTENSION:
+            raise RemoteProtocolError(f"extension frame of {length} bytes, allowed are {MAX_EXTENSION}")
+        return False
+    least, most, on_stream = rule
+    if not least <= length <= most:
+        raise RemoteProtocolError(f"{NAMES[kind]} of {length} bytes, allowed are {least} to {most}")
+    if stream > MAX_STREAM_ID or (on_stream is not None and on_stream != (stream != 0)):
+        raise RemoteProtocolError(f"{NAMES[kind]} on stream {stream}")
+    return True
 
 
-def _check_extension(kind: int, length: int) -> None:
-    if kind < FIRST_EXTENSION:
-        raise RemoteProtocolError(f"unknown frame type {kind:#04x}")
-    if length > MAX_EXTENSION:
-        raise RemoteProtocolError(f"extension frame of {length} bytes, allowed are {MAX_EXTENSION}")
+def lengths(kind: int) -> tuple[int, int]:
+    """The least and the greatest length of a frame's payload, in bytes."""
+    return _RULES[kind][:2]
 
 
 def encode_reset(stream: int, code: int, detail: str = "", delivered: bool = False) -> bytes:

@@ -9,6 +9,7 @@ they should wait in the sender's queue, where turns are taken.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NoReturn
 
 from relay.wire.errors import RemoteProtocolError
 
@@ -56,7 +57,11 @@ class ReceiveWindow:
         """Counts `amount` bytes in. Raises `RemoteProtocolError` when the peer sent more than it was granted."""
         self.received += amount
         if self.received > self.granted:
-            raise RemoteProtocolError(f"{self.received - self.granted} bytes more than the credit given")
+            self.overrun()
+
+    def overrun(self) -> NoReturn:
+        """Whoever counts by itself has found more received than granted. Raises `RemoteProtocolError`."""
+        raise RemoteProtocolError(f"{self.received - self.granted} bytes more than the credit given")
 
     def limit(self, most: int) -> None:
         """Another bound from now on. Credit that was given stays given."""

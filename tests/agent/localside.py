@@ -15,7 +15,8 @@ from typing import Any, Self
 
 import pytest
 
-from relay.agent.requests import FailureKind
+from relay.agent.answers import AnswerHead
+from relay.agent.requests import FailureKind, LocalCall
 from relay.exchange.heads import Fields, ResponseHead
 
 DEADLINE = 10.0
@@ -183,6 +184,9 @@ class Log:
         self.trailers: Fields | None = None
         self.failure: tuple[FailureKind, str, bool] | None = None
         self.writable = 0
+        self.call: LocalCall | None = None
+        """Who takes the request now, where it was told."""
+        self.over_at_both_ends = False
         self._news = asyncio.Event()
 
     def _note(self, name: str) -> None:
@@ -190,31 +194,42 @@ class Log:
             self.names.append(name)
         self._news.set()
 
-    def on_informational(self, head: ResponseHead) -> None:
-        self.informational.append(head)
+    def on_connected(self, call: LocalCall) -> None:
+        self.call = call
+
+    def on_informational(self, head: AnswerHead) -> None:
+        self.informational.append(head.head)
         self._note("informational")
 
-    def on_head(self, head: ResponseHead, upgraded: bool) -> None:
-        self.head = head
-        self.upgraded = upgraded
+    def on_answer(self, head: AnswerHead) -> None:
+        self.head = head.head
+        self.upgraded = head.status == 101
         self._note("head")
 
-    def on_data(self, data: bytes) -> None:
+    def on_whole(self, head: AnswerHead, body: bytes) -> None:
+        assert head.status >= 200
+        self.on_answer(head)
+        self.on_answered(body, [], True)
+
+    def on_body(self, data: bytes) -> None:
         assert type(data) is bytes
         assert data
         self.body += data
         self.pieces += 1
         self._note("data")
 
-    def on_end(self, trailers: Fields) -> None:
+    def on_answered(self, data: bytes, trailers: Fields, over: bool) -> None:
+        if data:
+            self.on_body(data)
         self.trailers = trailers
+        self.over_at_both_ends = over
         self._note("end")
 
     def on_failed(self, kind: FailureKind, detail: str, answered: bool) -> None:
         self.failure = (kind, detail, answered)
         self._note("failed")
 
-    def on_writable(self) -> None:
+    def on_taken(self) -> None:
         self.writable += 1
         self._news.set()
 

@@ -24,11 +24,11 @@ from tests.support.faults import FaultProxy
 class Running:
     """An agent that runs, and what it reported."""
 
-    def __init__(self, asked: AgentSettings, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, asked: AgentSettings, now: Callable[[], float] = time.time, *, quiet: bool = False) -> None:
         self.events: list[dict[str, Any]] = []
         self.proxy: FaultProxy | None = None
         """Between the agent and its relay, if there is one."""
-        self.agent = Agent(asked, self.events.append, "test-agent/1", now)
+        self.agent = Agent(asked, self.events.append, "test-agent/1", now, quiet=quiet)
         self.task = asyncio.ensure_future(self.agent.run())
 
     def said(self, *kinds: str) -> list[dict[str, Any]]:
@@ -48,9 +48,11 @@ class Running:
 
 
 @asynccontextmanager
-async def running(asked: AgentSettings, now: Callable[[], float] = time.time) -> AsyncIterator[Running]:
+async def running(
+    asked: AgentSettings, now: Callable[[], float] = time.time, *, quiet: bool = False
+) -> AsyncIterator[Running]:
     """An agent that is stopped in the end, if it has not stopped by itself."""
-    run = Running(asked, now)
+    run = Running(asked, now, quiet=quiet)
     try:
         yield run
     finally:
@@ -70,6 +72,7 @@ async def served(
     port: int = 1,
     now: Callable[[], float] = time.time,
     through: type[FaultProxy] | None = None,
+    quiet: bool = False,
 ) -> AsyncIterator[tuple[Relay, Running]]:
     """A relay, and an agent with all its links up, perhaps through a proxy; its local service is on `port`, by default
     there is none.
@@ -79,7 +82,7 @@ async def served(
         proxy = None if through is None else await stack.enter_async_context(through(port_of(relay)))
         url = relay.url if proxy is None else f"ws://127.0.0.1:{proxy.port}"
         asked = settings(url, links=links, names=names, keys=keys, port=port)
-        run = await stack.enter_async_context(running(asked, now))
+        run = await stack.enter_async_context(running(asked, now, quiet=quiet))
         run.proxy = proxy
         await until(lambda: len(relay.links) == len(run.said("connected")) == links)
         yield relay, run

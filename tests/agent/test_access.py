@@ -28,7 +28,7 @@ class Pool:
     def __init__(self) -> None:
         self.started = 0
 
-    def start(self, request: LocalRequest, events: LocalEvents) -> None:
+    def start(self, request: LocalRequest, events: LocalEvents, now: float) -> None:
         self.started += 1
 
 

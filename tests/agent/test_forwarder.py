@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from relay.agent.answers import AnswerHead
 from relay.agent.forwarder import Forwarder, Route
 from relay.agent.requests import LocalEvents, LocalRequest
 from relay.agent.targets import parse_target
@@ -16,6 +17,7 @@ from relay.exchange.heads import (
     encode_fields,
     encode_request,
 )
+from relay.mux.outbox import CONTROL_STREAM
 from relay.wire import frames
 from relay.wire.errors import ResetCode
 from relay.wire.frames import decode_reset
@@ -39,8 +41,7 @@ class Call:
         self.resumed = 0
         self.aborted = 0
 
-    def write(self, data: bytes) -> bool:
-        assert type(data) is bytes
+    def write(self, data: bytes | memoryview) -> bool:
         self.body += data
         return self.takes
 
@@ -64,7 +65,8 @@ class Pool:
     def __init__(self) -> None:
         self.calls: list[Call] = []
 
-    def start(self, request: LocalRequest, events: LocalEvents) -> Call:
+    def start(self, request: LocalRequest, events: LocalEvents, now: float) -> Call:
+        assert now
         self.calls.append(Call(request, events))
         return self.calls[-1]
 
@@ -79,12 +81,13 @@ class Agents:
         preserve_host: bool = False,
         upstream: Fields | None = None,
         private: bool = False,
+        quiet: bool = False,
     ) -> None:
         self.pool = Pool()
         self.reports: list[dict[str, object]] = []
         self.time = 100.0
         route = Route("demo", parse_target(target), self.pool, upstream or [], private, preserve_host)  # type: ignore[arg-type]
-        self.forwarder = Forwarder({"demo": route}, self.reports.append, lambda: self.time)
+        self.forwarder = Forwarder({"demo": route}, self.reports.append, lambda: self.time, quiet=quiet)
         self.side: Side
         self.side, self.relay = against(opener=False)
         self.side.on_open = self.forwarder.accept  # type: ignore[method-assign]
@@ -124,8 +127,8 @@ class Agents:
         return None
 
 
-def a_head(status: int = 200, fields: Fields | None = None) -> ResponseHead:
-    return ResponseHead(status, b"OK", fields or [])
+def a_head(status: int = 200, fields: Fields | None = None) -> AnswerHead:
+    return AnswerHead(ResponseHead(status, b"OK", fields or []), b"HTTP/1.1", bodiless=False)
 
 
 # ---- the request
@@ -133,13 +136,13 @@ def a_head(status: int = 200, fields: Fields | None = None) -> ResponseHead:
 
 @virtual
 async def test_a_request_without_a_body() -> None:
-    """Method, target and fields go on; the request is complete at once."""
+    """Method, target and fields go on; nothing follows."""
     agents = Agents()
     call = await agents.open(fields=[(b"X-A", b"1"), (b"x-a", b"2"), (b"Accept", b"*/*")])
     request = call.request
     assert (request.method, request.target, request.body, request.upgrade) == (b"GET", b"/path?q", "none", False)
     assert request.fields == [(b"Host", b"127.0.0.1:3000"), (b"X-A", b"1"), (b"x-a", b"2"), (b"Accept", b"*/*")]
-    assert call.trailers == []
+    assert call.trailers is None
 
 
 @pytest.mark.parametrize(("fields", "body"), [([(b"Content-Length", b"9")], "length"), ([], "chunked")])
@@ -208,8 +211,8 @@ async def test_the_local_services_own_fields_replace_the_visitors() -> None:
         call = await agents.open(number, fields=fields)
         assert call.request.fields == [(b"Host", b"127.0.0.1:3000"), (b"A", b"1"), *own]
         assert b"Authorization: Bearer canary\r\n" in call.request.encoded
-        call.events.on_head(a_head(204), False)
-        call.events.on_end([])
+        call.events.on_answer(a_head(204))
+        call.events.on_answered(b"", [], True)
     assert len(agents.reports) == 2
     assert "canary" not in repr((agents.reports, call.request, agents.forwarder.routes))
 
@@ -223,8 +226,8 @@ async def test_equal_requests_are_equal_but_for_their_id() -> None:
     third = await agents.open(5, method=b"POST")
     assert (first.request.body, second.request.body, third.request.body) == ("none", "chunked", "none")
     for call in (first, second, third):
-        call.events.on_head(a_head(), False)
-        call.events.on_end([])
+        call.events.on_answer(a_head())
+        call.events.on_answered(b"", [], True)
     assert [report["request_id"] for report in agents.reports] == ["r1", "r3", "r5"]
 
 
@@ -238,7 +241,7 @@ async def test_what_the_local_service_does_not_take_is_not_credited() -> None:
     window = agents.side.session.streams[1].window
     assert window.held() == 60_000
     call.takes = True
-    call.events.on_writable()
+    call.events.on_taken()
     assert window.held() == 0
     await agents.relay.send(f_data(1, bytes(1000)))
     assert window.held() == 0
@@ -316,16 +319,16 @@ async def test_an_answer_goes_back_as_it_comes() -> None:
         (b"X-H", b"1"),
         (b"Keep-Alive", b"5"),
     ]
-    call.events.on_head(a_head(200, fields), False)
+    call.events.on_answer(a_head(200, fields))
     await settle()
-    call.events.on_data(b"hello ")
-    call.events.on_data(b"world")
+    call.events.on_body(b"hello ")
+    call.events.on_body(b"world")
     await settle()
     assert agents.body() == b"hello world"
-    call.events.on_end([(b"Digest", b"x"), (b"Content-Length", b"9")])
+    call.events.on_answered(b"", [(b"Digest", b"x"), (b"Content-Length", b"9")], True)
     await settle()
     assert [head.status for head in agents.heads()] == [103, 200]
-    assert agents.heads()[1] == a_head(200, [(b"Set-Cookie", b"a"), (b"set-cookie", b"b")])
+    assert agents.heads()[1] == ResponseHead(200, b"OK", [(b"Set-Cookie", b"a"), (b"set-cookie", b"b")])
     assert decode_fields(agents.relay.frames[-1][2], 0) == [(b"Digest", b"x")]
     assert agents.side.session.streams == {}
 
@@ -335,11 +338,11 @@ async def test_what_the_relay_does_not_take_is_not_read() -> None:
     """The local service is paused when the queue is full, and read again when there is room."""
     agents = Agents()
     call = await agents.open()
-    call.events.on_head(a_head(), False)
-    call.events.on_data(bytes(65_536))
+    call.events.on_answer(a_head())
+    call.events.on_body(bytes(65_536))
     await settle()
     assert (call.paused, call.resumed) == (call.resumed, call.paused)
-    call.events.on_data(bytes(100_000))
+    call.events.on_body(bytes(100_000))
     assert call.paused == call.resumed + 1
     await settle()
     assert call.paused == call.resumed + 1
@@ -354,12 +357,12 @@ async def test_an_upgrade_is_a_pipe() -> None:
     agents = Agents()
     call = await agents.open(ended=False, upgrade=True)
     assert call.request.upgrade
-    assert call.request.body == "none"
+    assert call.request.body == "upgrade"
     assert not call.trailers
-    call.events.on_head(a_head(101), True)
+    call.events.on_answer(a_head(101))
     await agents.relay.send(f_data(1, b"ping"))
-    call.events.on_data(b"pong")
-    call.events.on_end([])
+    call.events.on_body(b"pong")
+    call.events.on_answered(b"", [], False)
     await settle()
     assert (call.body, agents.body()) == (b"ping", b"pong")
     await agents.relay.send(f_data(1, b" more"), f_end(1))
@@ -372,11 +375,80 @@ async def test_an_upload_may_outlive_its_answer() -> None:
     """The local service has answered; what still comes of the request goes on to it."""
     agents = Agents()
     call = await agents.open(method=b"POST", ended=False)
-    call.events.on_head(a_head(413), False)
-    call.events.on_end([])
+    call.events.on_answer(a_head(413))
+    call.events.on_answered(b"", [], False)
     await agents.relay.send(f_data(1, b"still coming"), f_end(1))
     assert (call.body, call.trailers) == (b"still coming", [])
     assert agents.side.session.streams == {}
+
+
+@virtual
+async def test_what_is_over_at_both_ends_is_not_touched_again() -> None:
+    """The connection may serve another exchange by then: a refused upgrade, to which something still comes."""
+    agents = Agents()
+    call = await agents.open(ended=False, upgrade=True)
+    call.events.on_answer(a_head(403))
+    call.events.on_answered(b"no", [], True)
+    await agents.relay.send(f_data(1, b"late"))
+    await agents.relay.send(f_reset(1))
+    assert agents.body() == b"no"
+    assert (call.body, call.trailers, call.aborted) == (b"", None, 0)
+    assert len(agents.reports) == 1
+
+
+@virtual
+async def test_an_upload_that_ended_after_its_answer_is_not_touched_again() -> None:
+    """Its connection is free with its end, though the visitor may not have read the answer yet."""
+    agents = Agents()
+    call = await agents.open(method=b"POST", ended=False)
+    call.events.on_answer(a_head())
+    call.events.on_answered(bytes(300_000), [], False)
+    await agents.relay.send(f_end(1))
+    assert call.trailers == []
+    await agents.relay.send(f_reset(1))
+    assert call.aborted == 0
+    assert agents.side.session.streams == {}
+
+
+@pytest.mark.parametrize(("body", "kinds"), [(b"hello", ["HEAD", "DATA+END"]), (b"", ["HEAD+END"])])
+@virtual
+async def test_a_whole_answer_is_few_frames(body: bytes, kinds: list[str]) -> None:
+    """Its end goes with its last bytes, or with its head."""
+    agents = Agents()
+    call = await agents.open()
+    agents.time += 0.5
+    call.events.on_whole(a_head(200), body)
+    await settle()
+    assert agents.relay.kinds(1) == kinds
+    assert (agents.heads()[0].status, agents.body()) == (200, body)
+    (report,) = agents.reports
+    assert (report["status"], report["bytes"], report["duration"]) == (200, len(body), 0.5)
+    assert agents.side.session.streams == {}
+    assert agents.forwarder.active == set()
+
+
+@virtual
+async def test_a_whole_answer_that_finds_no_room() -> None:
+    """When too much waits for the relay already, the stream is cut at the head, and that is all."""
+    agents = Agents()
+    call = await agents.open()
+    agents.side.session.outbox.size += CONTROL_STREAM + 1
+    call.events.on_whole(a_head(200), b"hello")
+    assert call.aborted == 0
+    assert agents.side.session.streams == {}
+    (report,) = agents.reports
+    assert report["error"] == "cancelled"
+
+
+@virtual
+async def test_another_connection_takes_the_rest() -> None:
+    """What comes of the request goes to whoever has it now."""
+    agents = Agents()
+    first = await agents.open(method=b"POST", ended=False)
+    second = Call(first.request, first.events)
+    first.events.on_connected(second)
+    await agents.relay.send(f_data(1, b"body"), f_end(1))
+    assert (first.body, second.body, second.trailers) == (b"", b"body", [])
 
 
 # ---- ends
@@ -399,8 +471,8 @@ async def test_a_failure_of_the_local_service_is_told(
     agents = Agents()
     call = await agents.open(method=b"POST", ended=False)
     if answered:
-        call.events.on_head(a_head(), False)
-        call.events.on_data(b"half")
+        call.events.on_answer(a_head())
+        call.events.on_body(b"half")
     call.events.on_failed(kind, "http://127.0.0.1:3000: why", answered)  # type: ignore[arg-type]
     await settle()
     assert agents.reset() == (code, delivered, "http://127.0.0.1:3000: why")
@@ -417,7 +489,7 @@ async def test_when_nobody_listens_the_local_service_sees_it(how: str) -> None:
     """A reset by the relay, or the end of the link, aborts the call at once."""
     agents = Agents()
     call = await agents.open()
-    call.events.on_head(a_head(), False)
+    call.events.on_answer(a_head())
     if how == "reset":
         await agents.relay.send(f_reset(1))
     else:
@@ -438,10 +510,10 @@ async def test_each_exchange_is_reported_once() -> None:
     agents = Agents()
     call = await agents.open(target=b"/caf\xc3\xa9".replace(b"\xc3\xa9", b"%C3%A9"))
     agents.time += 1.25
-    call.events.on_head(a_head(204), False)
-    call.events.on_data(b"12345")
+    call.events.on_answer(a_head(204))
+    call.events.on_body(b"12345")
     assert agents.reports == []
-    call.events.on_end([])
+    call.events.on_answered(b"", [], True)
     await agents.relay.send(f_reset(1))
     assert agents.reports == [
         {
@@ -458,13 +530,28 @@ async def test_each_exchange_is_reported_once() -> None:
 
 
 @virtual
+async def test_quiet_reports_what_changes() -> None:
+    """The first that went well, each that did not, and the first that goes well again."""
+    agents = Agents(quiet=True)
+    for number, status in enumerate((200, 302, 404, 404, 200, 204, 0, 200, 200)):
+        call = await agents.open(2 * number + 1)
+        if status:
+            call.events.on_whole(a_head(status), b"")
+        else:
+            call.events.on_failed("local_reset", "why", False)
+    told = [report.get("error", report["status"]) for report in agents.reports]
+    assert told == [200, 404, 404, 200, "local_reset", 200]
+    assert agents.forwarder.active == set()
+
+
+@virtual
 async def test_exchanges_that_run_are_known() -> None:
     """An agent that stops waits for them: each until it has ended, whoever ended it."""
     agents = Agents()
     first, second = await agents.open(1), await agents.open(3)
     assert len(agents.forwarder.active) == 2
-    first.events.on_head(a_head(), False)
-    first.events.on_end([])
+    first.events.on_answer(a_head())
+    first.events.on_answered(b"", [], True)
     assert len(agents.forwarder.active) == 1
     await agents.relay.send(f_reset(3))
     assert not agents.forwarder.active
@@ -475,10 +562,10 @@ async def test_exchanges_that_run_are_known() -> None:
 async def test_hints_are_taken_from_answers() -> None:
     """A 421, and metadata that names the local address."""
     agents = Agents()
-    (await agents.open(1)).events.on_head(a_head(421), False)
+    (await agents.open(1)).events.on_answer(a_head(421))
     call = await agents.open(3, target=b"/.well-known/oauth-protected-resource")
-    call.events.on_head(a_head(), False)
-    call.events.on_data(b'{"resource":"http://127.0.0.1:3000/mcp"}')
+    call.events.on_answer(a_head())
+    call.events.on_body(b'{"resource":"http://127.0.0.1:3000/mcp"}')
     assert [report["event"] for report in agents.reports] == ["hint", "hint"]
 
 
@@ -509,6 +596,6 @@ async def test_a_server_that_lets_everybody_in_is_warned_of(
         for part in body:
             await agents.relay.send(f_data(number, part))
         assert agents.reports == [] or number == 3
-        call.events.on_head(a_head(status), False)
+        call.events.on_answer(a_head(status))
         assert call.body == b"".join(body)
     assert [event["event"] for event in agents.reports] == ["warning"] * warned

@@ -18,9 +18,8 @@ class Listening:
         self.said: list[dict[str, object]] = []
         self.hints = Hints(self.said.append)
 
-    def answer(self, status: int, fields: Fields | None = None, path: bytes = b"/mcp", target: Target = TARGET) -> None:
-        request = RequestHead(b"GET", path, [], "demo")
-        self.hints.on_answer(target, request, ResponseHead(status, b"", fields or []))
+    def answer(self, status: int, fields: Fields | None = None, target: Target = TARGET) -> None:
+        self.hints.on_answer(target, ResponseHead(status, b"", fields or []))
 
     @property
     def messages(self) -> list[str]:

@@ -9,16 +9,17 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from relay.agent.local import LocalConnection, State
+from relay.agent.answers import AnswerHead, AnswerReader
+from relay.agent.local import IDLE, LocalConnection
 from relay.agent.parsers import PARSERS, H11Parser, HttptoolsParser, ResponseHeadParser
-from relay.agent.requests import LocalRequest, encode_head
+from relay.agent.requests import LocalEvents, LocalRequest
 from relay.exchange.heads import MOST_INFORMATIONAL
 from tests.agent.localside import Log, Peer, Service, on_every_loop, within
 
 both = pytest.mark.parametrize("parser", [make() for make in PARSERS.values()], ids=list(PARSERS))
 TRIED = "http://127.0.0.1:1"
 GET = LocalRequest(b"GET", b"/", [(b"Host", b"x")])
-HANDSHAKE = LocalRequest(b"GET", b"/ws", [(b"Host", b"x")], upgrade=True)
+HANDSHAKE = LocalRequest(b"GET", b"/ws", [(b"Host", b"x")], "upgrade")
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
@@ -31,12 +32,15 @@ class Owner:
         self.closed = asyncio.Event()
 
     def on_free(self, connection: LocalConnection) -> None:
-        assert connection.state == State.IDLE
+        assert connection.state == IDLE
         self.free += 1
 
-    def on_unanswered(self, connection: LocalConnection) -> bool:
+    def on_unanswered(self, connection: LocalConnection, request: LocalRequest, events: LocalEvents) -> bool:
         self.unanswered += 1
         return False
+
+    def on_closed(self, connection: LocalConnection) -> None:
+        self.closed.set()
 
 
 class Joined:
@@ -50,7 +54,7 @@ class Joined:
 
     def begin(self, request: LocalRequest = GET) -> Log:
         self.log = Log()
-        self.connection.begin(request, self.log, self.owner)
+        self.connection.begin(request, self.log)
         return self.log
 
     async def exchange(self, answer: bytes, request: LocalRequest = GET) -> Log:
@@ -69,7 +73,7 @@ async def joined(parser: ResponseHeadParser | None = None) -> AsyncIterator[Join
         made: list[LocalConnection] = []
 
         def factory() -> LocalConnection:
-            return LocalConnection(parser or HttptoolsParser(), TRIED, made.append, lambda _: owner.closed.set())
+            return LocalConnection(AnswerReader((parser or HttptoolsParser()).parse), TRIED, owner, made.append)
 
         await asyncio.get_running_loop().create_connection(factory, "127.0.0.1", service.port)
         yield Joined(made[0], await service.accept(), owner)
@@ -78,8 +82,10 @@ async def joined(parser: ResponseHeadParser | None = None) -> AsyncIterator[Join
 
 
 def post(body: str, *fields: tuple[bytes, bytes]) -> LocalRequest:
-    assert body in ("length", "chunked")
-    return LocalRequest(b"POST", b"/in", [(b"Host", b"x"), *fields], "length" if body == "length" else "chunked")
+    host = (b"Host", b"x")
+    if body == "chunked":
+        return LocalRequest(b"POST", b"/in", [host, *fields], "chunked")
+    return LocalRequest(b"POST", b"/in", [host, *fields], "length", int(dict(fields)[b"Content-Length"]))
 
 
 # ---- requests ------------------------------------------------------------------------------------------------------
@@ -88,13 +94,13 @@ def post(body: str, *fields: tuple[bytes, bytes]) -> LocalRequest:
 def test_request_head_is_written_as_given() -> None:
     """Fields keep case and order, HTTP/1.1 needs no Connection field."""
     request = LocalRequest(b"M-SEARCH", b"//a/../%2f?q#", [(b"hOst", b"a:1"), (b"X", b"1"), (b"x", b"")])
-    assert encode_head(request) == b"M-SEARCH //a/../%2f?q# HTTP/1.1\r\nhOst: a:1\r\nX: 1\r\nx: \r\n\r\n"
+    assert request.encoded == b"M-SEARCH //a/../%2f?q# HTTP/1.1\r\nhOst: a:1\r\nX: 1\r\nx: \r\n\r\n"
 
 
 def test_request_head_says_how_its_body_comes() -> None:
     """A chunked body and an upgrade get the fields of this hop."""
-    assert encode_head(post("chunked")).endswith(b"Host: x\r\nTransfer-Encoding: chunked\r\n\r\n")
-    assert encode_head(HANDSHAKE).endswith(b"Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    assert post("chunked").encoded.endswith(b"Host: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    assert HANDSHAKE.encoded.endswith(b"Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 
 
 @on_every_loop
@@ -128,6 +134,59 @@ async def test_chunked_body_with_trailers() -> None:
         assert await local.peer.until(b"\r\n\r\n") == b"3\r\nabc\r\n11\r\n" + b"x" * 17 + b"\r\n0\r\nT: 1\r\n\r\n"
 
 
+class Spied:
+    """A transport whose writes are remembered."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.transport = transport
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+        self.transport.write(data)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.transport, name)
+
+
+@pytest.mark.parametrize(
+    ("request_", "writes"),
+    [
+        (post("length", (b"Content-Length", b"3")), [b"abc"]),
+        (post("chunked"), [b"3\r\nabc\r\n", b"0\r\n\r\n"]),
+    ],
+)
+@on_every_loop
+async def test_a_body_that_comes_at_once_leaves_with_its_head(request_: LocalRequest, writes: list[bytes]) -> None:
+    """What comes in the same turn of the loop is one write; a head that nothing follows leaves at the end of it."""
+    async with joined() as local:
+        spied = Spied(local.connection._transport)
+        local.connection._transport = spied  # type: ignore[assignment]
+        for at_once in (True, False):
+            spied.written.clear()
+            log = local.begin(request_)
+            if not at_once:
+                assert await local.peer.head() == request_.encoded
+            local.connection.write(b"abc")
+            local.connection.end([])
+            assert spied.written == (
+                [request_.encoded + writes[0], *writes[1:]] if at_once else [request_.encoded, *writes]
+            )
+            await local.peer.until(writes[-1])
+            await local.peer.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+            await log.over()
+        assert local.owner.free == 2
+
+
+@on_every_loop
+async def test_a_request_that_is_given_up_at_once_is_not_sent() -> None:
+    """Its head, which waited for the body, does not leave any more."""
+    async with joined() as local:
+        local.begin(post("chunked"))
+        local.connection.abort()
+        assert await local.peer.rest() == b""
+
+
 @on_every_loop
 async def test_empty_bodies() -> None:
     """A length of nought sends nothing, an empty chunked body its last chunk."""
@@ -144,7 +203,8 @@ async def test_empty_bodies() -> None:
 
 
 @pytest.mark.parametrize(
-    ("length", "sent", "says"), [(b"3", b"abcd", "longer than was announced"), (b"9", b"abcd", "ended 5 bytes early")]
+    ("length", "sent", "says"),
+    [(b"3", b"abcd", "more came than was announced"), (b"9", b"abcd", "ended 5 bytes early")],
 )
 @on_every_loop
 async def test_body_that_breaks_its_length(length: bytes, sent: bytes, says: str) -> None:
@@ -406,7 +466,7 @@ async def test_bytes_behind_an_answer_poison_the_connection() -> None:
         await within(local.owner.closed.wait())
     async with joined() as local:
         await local.exchange(b"HTTP/1.1 204 No Content\r\n\r\n")
-        assert local.connection.state == State.IDLE
+        assert local.connection.state == IDLE
         await local.peer.send(b"x")
         await within(local.owner.closed.wait())
 
@@ -421,6 +481,7 @@ async def test_early_answer_while_the_upload_runs() -> None:
         await local.peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         await log.over()
         assert log.names == ["head", "data", "end"]
+        assert not log.over_at_both_ends
         assert local.owner.free == 0
         assert local.connection.write(b"def")
         local.connection.end([])
@@ -487,16 +548,16 @@ async def test_abort_from_within_an_event() -> None:
     """Whoever aborts while being told something is told no more."""
 
     class Leaves(Log):
-        def on_head(self, head: object, upgraded: bool) -> None:
+        def on_answer(self, head: AnswerHead) -> None:
             self.names.append("head")
             connection.abort()
 
     async with joined() as local:
         connection = local.connection
         log = Leaves()
-        connection.begin(GET, log, local.owner)
+        connection.begin(GET, log)
         await local.peer.head()
-        await local.peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await local.peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
         await within(local.owner.closed.wait())
         assert log.names == ["head"]
 
@@ -527,16 +588,16 @@ async def test_connection_that_was_paused_is_free_unpaused() -> None:
     """Whoever paused during the last bytes leaves an idle connection that is read, so that its end is noticed."""
 
     class Pauses(Log):
-        def on_data(self, data: bytes) -> None:
-            super().on_data(data)
+        def on_answer(self, head: AnswerHead) -> None:
+            super().on_answer(head)
             connection.pause()
 
     async with joined() as local:
         connection = local.connection
         log = Pauses()
-        connection.begin(GET, log, local.owner)
+        connection.begin(GET, log)
         await local.peer.head()
-        await local.peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await local.peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
         await log.over()
         assert local.owner.free == 1
         local.peer.close()
@@ -606,6 +667,7 @@ async def test_refused_upgrade_is_an_answer() -> None:
     async with joined() as local:
         log = await local.exchange(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", HANDSHAKE)
         assert (log.upgraded, bytes(log.body), log.names) == (False, b"no", ["head", "data", "end"])
+        assert log.over_at_both_ends
         assert local.owner.free == 1
         assert (await local.exchange(b"HTTP/1.1 204 No Content\r\n\r\n")).names == ["head", "end"]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.agent.parsers import MAX_HEAD, PARSERS, HeadCutter, ResponseHeadParser, persists
+from relay.agent.parsers import MAX_HEAD, PARSERS, HeadCutter, ResponseHeadParser
 from relay.exchange.errors import MalformedHead
 from relay.exchange.heads import Fields, decode_response, encode_response
 
@@ -188,23 +188,6 @@ def test_bare_lf_is_found_across_pieces() -> None:
     assert cut([b"HTTP/1.1 200 OK\r", b"\nA: b\r", b"\n\r", b"\n"])[0] == [b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n"]
     with pytest.raises(MalformedHead, match="CRLF"):
         cut([b"HTTP/1.1 200 OK", b"\nA: b"])
-
-
-@both
-@pytest.mark.parametrize(
-    ("block", "kept"),
-    [
-        (b"HTTP/1.1 200 OK\r\n\r\n", True),
-        (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", False),
-        (b"HTTP/1.1 200 OK\r\nConnection: x, CLOSE\r\n\r\n", False),
-        (b"HTTP/1.0 200 OK\r\n\r\n", False),
-        (b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\n\r\n", True),
-        (b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nTransfer-Encoding: chunked\r\n\r\n", False),
-    ],
-)
-def test_which_answers_keep_the_connection(parser: ResponseHeadParser, block: bytes, kept: bool) -> None:
-    """RFC 9112 §9.3: HTTP/1.1 unless it says close, HTTP/1.0 only if it says keep-alive."""
-    assert persists(parser.parse(block), block) is kept
 
 
 def test_parsers_agree() -> None:

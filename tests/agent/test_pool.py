@@ -14,8 +14,8 @@ import pytest
 
 from relay.agent import lookups
 from relay.agent.addresses import AddressPolicy
-from relay.agent.pool import Keep, LocalCall, LocalPool
-from relay.agent.requests import LocalRequest
+from relay.agent.pool import Keep, LocalPool
+from relay.agent.requests import LocalCall, LocalRequest
 from relay.agent.targets import parse_target
 from tests.agent.localside import Log, Peer, Service, on_every_loop, within
 
@@ -30,6 +30,13 @@ def request(method: bytes = b"GET", body: str = "none") -> LocalRequest:
     return LocalRequest(method, b"/", fields)
 
 
+def start(pool: LocalPool, asked: LocalRequest | None = None) -> tuple[LocalCall, Log]:
+    """An exchange begins; the log knows who takes the request."""
+    log = Log()
+    log.call = pool.start(asked or request(), log, asyncio.get_running_loop().time())
+    return log.call, log
+
+
 class Pooled:
     """A pool beside the service that it connects to."""
 
@@ -38,8 +45,7 @@ class Pooled:
         self.pool = pool
 
     def start(self, asked: LocalRequest | None = None) -> tuple[LocalCall, Log]:
-        log = Log()
-        return self.pool.start(asked or request(), log), log
+        return start(self.pool, asked)
 
     async def answered(self, peer: Peer | None = None, asked: LocalRequest | None = None) -> Peer:
         """A whole exchange, on `peer` when it is expected there, else on a new connection."""
@@ -143,26 +149,6 @@ async def _until_gone(local: Pooled) -> None:
             await asyncio.sleep(0.001)
 
 
-@on_every_loop
-async def test_handle_of_an_exchange_that_is_over_touches_nothing() -> None:
-    """Its connection may serve another exchange by then."""
-    async with pooled() as local:
-        call, log = local.start()
-        peer = await local.service.accept()
-        await peer.head()
-        await peer.send(NO_CONTENT)
-        await log.over()
-        _, other = local.start()
-        call.pause()
-        assert call.write(b"x")
-        call.end([])
-        call.abort()
-        await peer.head()
-        await peer.send(NO_CONTENT)
-        await other.over()
-        assert other.names == ["head", "end"]
-
-
 # ---- sent again, or not --------------------------------------------------------------------------------------------
 
 
@@ -246,7 +232,7 @@ async def test_new_connection_that_closes_is_a_failure() -> None:
 async def test_what_was_said_of_the_call_holds_on_its_second_connection() -> None:
     """A handshake that is sent again keeps its pause and its half-close."""
     async with pooled() as local:
-        asked = LocalRequest(b"GET", b"/ws", [(b"Host", b"x")], upgrade=True)
+        asked = LocalRequest(b"GET", b"/ws", [(b"Host", b"x")], "upgrade")
         peer = await local.answered()
         call, log = local.start(asked)
         call.end([])
@@ -274,8 +260,10 @@ async def test_bytes_written_while_connecting_are_held() -> None:
         buffer[:] = b"!!!"
         assert not call.write(b"two")
         await log.until(lambda: log.writable == 1)
-        assert call.write(b"three")
-        call.end([(b"T", b"1")])
+        assert log.call is not None
+        assert log.call is not call
+        assert log.call.write(b"three")
+        log.call.end([(b"T", b"1")])
         peer = await local.service.accept()
         await peer.head()
         assert await peer.until(b"\r\n\r\n") == b"3\r\none\r\n3\r\ntwo\r\n5\r\nthree\r\n0\r\nT: 1\r\n\r\n"
@@ -295,23 +283,6 @@ async def test_body_that_ended_while_connecting() -> None:
         await peer.send(NO_CONTENT)
         await log.over()
         await local.answered(peer)
-
-
-@on_every_loop
-async def test_pause_while_connecting() -> None:
-    """It holds for the connection that comes."""
-    async with pooled() as local:
-        call, log = local.start()
-        call.pause()
-        peer = await local.service.accept()
-        await peer.head()
-        await peer.send(NO_CONTENT)
-        for _ in range(20):
-            await asyncio.sleep(0.001)
-        assert log.names == []
-        call.resume()
-        await log.over()
-        assert log.names == ["head", "end"]
 
 
 @on_every_loop
@@ -345,8 +316,7 @@ def unused_port(host: str = "127.0.0.1") -> int:
 async def refusal(target: str, connect_timeout: float = 10.0) -> str:
     """What is said when nothing can be connected to."""
     pool = LocalPool(parse_target(target), AddressPolicy(), keep=Keep(connecting=connect_timeout))
-    log = Log()
-    call = pool.start(request(b"POST", "chunked"), log)
+    call, log = start(pool, request(b"POST", "chunked"))
     call.write(b"held")
     await log.over()
     assert log.names == ["failed"]
@@ -374,8 +344,7 @@ async def test_localhost_is_both_addresses() -> None:
         pytest.skip("no IPv6 here")
     async with service:
         pool = LocalPool(parse_target(f"localhost:{service.port}"), AddressPolicy())
-        log = Log()
-        pool.start(request(), log)
+        _, log = start(pool)
         peer = await service.accept()
         await peer.head()
         await peer.send(b"nonsense")
@@ -408,15 +377,13 @@ async def test_name_is_looked_up_and_checked_at_every_connect(monkeypatch: pytes
     async with Service() as service:
         pool = LocalPool(parse_target(f"rebind.example:{service.port}"), AddressPolicy())
         for _ in range(2):
-            log = Log()
-            pool.start(request(), log)
+            _, log = start(pool)
             peer = await service.accept()
             await peer.head()
             await peer.send(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
             await log.over()
             assert log.names == ["head", "end"]
-        log = Log()
-        pool.start(request(), log)
+        _, log = start(pool)
         await log.over()
         assert log.failure is not None
         assert "169.254.169.254 is a link-local address" in log.failure[1]
@@ -552,8 +519,7 @@ async def test_https_target(tmp_path: Path) -> None:
     async with over_tls(tmp_path, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") as (port, trusting):
         pool = LocalPool(parse_target(f"https://localhost:{port}"), AddressPolicy(), tls=trusting)
         for _ in range(3):
-            log = Log()
-            pool.start(request(), log)
+            _, log = start(pool)
             await log.over()
             assert log.names == ["head", "data", "end"]
         assert len(pool._all) == 1
@@ -566,8 +532,7 @@ async def test_https_answer_until_close(tmp_path: Path, end: str, last: str) -> 
     """TLS says when it ends on purpose; without that word an answer is cut off."""
     async with over_tls(tmp_path, b"HTTP/1.1 200 OK\r\n\r\nok", end) as (port, trusting):
         pool = LocalPool(parse_target(f"https://127.0.0.1:{port}"), AddressPolicy(), tls=trusting)
-        log = Log()
-        pool.start(request(), log)
+        _, log = start(pool)
         await log.over()
         assert log.names == ["head", "data", last]
         await within(pool.aclose())
@@ -586,8 +551,7 @@ async def test_http_target_that_speaks_tls(tmp_path: Path) -> None:
     """The wrong scheme is told from the first bytes."""
     async with over_tls(tmp_path, NO_CONTENT) as (port, _):
         pool = LocalPool(parse_target(str(port)), AddressPolicy())
-        log = Log()
-        pool.start(request(), log)
+        _, log = start(pool)
         await log.over()
         assert log.failure is not None
         # asyncio's own TLS server only closes; others send an alert, which names https://
@@ -600,8 +564,7 @@ async def test_https_target_that_speaks_plain_http() -> None:
     """A failed TLS handshake is a refusal that says so."""
     async with Service() as service:
         pool = LocalPool(parse_target(f"https://127.0.0.1:{service.port}"), AddressPolicy())
-        log = Log()
-        pool.start(request(), log)
+        _, log = start(pool)
         peer = await service.accept()
         await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await log.over()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 from dataclasses import replace
 from typing import Any
@@ -69,6 +70,26 @@ async def test_a_request_goes_through() -> None:
         assert bytes(owner.body) == b"hello"
         await until(lambda: run.said("request"))
         assert run.said("request")[0]["status"] == 200
+
+
+@pytest.mark.parametrize(("quiet", "told"), [(True, [200, 404]), (False, [200, 200, 404])])
+@on_every_loop
+async def test_a_quiet_agent_reports_what_changes(quiet: bool, told: list[int]) -> None:
+    """A request that goes well after another one is not reported, where nobody wants to read it."""
+    async with Service() as service, served(port=service.port, quiet=quiet) as (relay, run):
+        peer = None
+        for status in (200, 200, 404):
+            owner = request(relay)
+            peer = peer or await service.accept()
+            await peer.head()
+            await peer.send(b"HTTP/1.1 %d Is\r\nContent-Length: 0\r\n\r\n" % status)
+            await until(functools.partial(_ended, owner))
+        assert run.agent.exchanges == 0
+        assert [event["status"] for event in run.said("request")] == told
+
+
+def _ended(owner: Owner) -> bool:
+    return owner.trailers is not None
 
 
 @on_every_loop

@@ -37,9 +37,12 @@ class StandIn:
     error: BaseException | None = None
     settings: Any = None
     take_over: bool = False
+    quiet: bool = False
 
-    def run(self, settings: object, report: Callable[[Event], None], take_over: bool = False) -> int:
-        self.settings, self.take_over = settings, take_over
+    def run(
+        self, settings: object, report: Callable[[Event], None], take_over: bool = False, *, quiet: bool = False
+    ) -> int:
+        self.settings, self.take_over, self.quiet = settings, take_over, quiet
         for event in self.events:
             report(event)
         if self.error is not None:

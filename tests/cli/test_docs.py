@@ -26,7 +26,7 @@ OPERATING = (DOCS / "operating.md").read_text(encoding="utf-8")
 
 def options(name: str) -> set[str]:
     """The options of a command, as its own parser knows them."""
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(app())
     command = group.get_command(None, name)  # type: ignore[attr-defined]
     return {word for one in command.params for word in one.opts if word.startswith("-")} | {"--help", "-h"}
 
@@ -131,7 +131,7 @@ GROUPS = ("projects", "keys", "subdomains", "tunnels", "audit", "signers")
 
 def commands_of(name: str) -> dict[str, Any]:
     """The commands of a group."""
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(app())
     return dict(group.get_command(None, name).commands)  # type: ignore[attr-defined]
 
 

@@ -174,7 +174,9 @@ def test_a_request_is_a_line(command: Command, agent: StandIn) -> None:
     assert re.search(r"^\d\d:\d\d:\d\d  POST     /mcp  200  12 ms  1\.4 kB$", out, re.MULTILINE)
     assert re.search(r"POST     /mcp  local_reset  12 ms  1\.4 kB$", out, re.MULTILINE)
     assert "s3cret" not in out
+    assert not agent.quiet
     out = command("http", "3000", "-s", "x", "--quiet").out
+    assert agent.quiet
     assert "/mcp" not in out
     assert "Hint: The local service at http://127.0.0.1:3000 broke the connection off" in out
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import relay.cli
 from relay import __version__
 from tests.cli.conftest import Command, StandIn
 
@@ -46,6 +47,15 @@ def test_a_usage_mistake_is_one_line(words: tuple[str, ...], said: str, command:
     assert (result.code, result.out) == (2, "")
     assert said in result.err
     assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", relay.cli.COMMANDS)
+def test_a_command_alone_is_as_among_all(name: str, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the room of the one that is called is loaded, which nobody can tell from its help."""
+    alone = command(name, "--help")
+    assert (alone.code, alone.err) == (0, "")
+    monkeypatch.setattr(relay.cli, "_command", lambda _word: relay.cli._made(None))
+    assert command(name, "--help") == alone
 
 
 def test_the_alias_speaks_of_itself(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,7 +153,7 @@ SECTION = PAGE.split("## Many tunnels: `relay start`\n")[1].split("\n## ")[0]
 
 def test_every_option_is_described() -> None:
     """In the page's table, and none that there is not."""
-    group: Any = typer.main.get_command(app)
+    group: Any = typer.main.get_command(app())
     known = {word for one in group.get_command(None, "start").params for word in one.opts if word.startswith("-")}
     table = "".join(line for line in SECTION.splitlines() if line.startswith("|"))
     assert set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", table)) == known - {"--help", "-h"}

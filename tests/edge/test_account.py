@@ -43,6 +43,7 @@ async def test_a_whole_exchange() -> None:
     assert one.request is not None
     assert one.request.method == b"POST"
     assert book.last == (200, "", COMPLETE, 10, 5)
+    made.services.traffic.settle()
     assert made.services.traffic.requests == {(2, ""): 1}
 
 
@@ -84,6 +85,7 @@ async def test_a_visitor_who_leaves() -> None:
     visit.transport.reset()
     await made.passes(0.3)
     assert book.last == (0, "", VISITOR_LEFT, 0, 0)
+    made.services.traffic.settle()
     assert made.services.traffic.requests == {(2, ""): 1, (0, ""): 1}
 
 

@@ -121,6 +121,7 @@ def test_a_default_port_may_be_left_out() -> None:
         b"", b"a", b"*", b"a:80", b"mcp.tunnels.localhost:8080", b"http://other/", b"http://mcp.tunnels.localhost/",
         b"http://user@mcp.tunnels.localhost:8080/", b"http://mcp.tunnels.localhost:8080@other/", b"ftp://a/",
         b"http:///x", b"http://mcp.tunnels.localhost:8080\\@other/", b"http:/x", b"ws://mcp.tunnels.localhost:8080/",
+        b"http://mcp.tunnels.localhost:8080#x",
         b"?x", b"#x", b"%2f", b"/ ", b"/a b", b"/\t", b"/\x00", b"/\x7f", b"/\xc3\xa9", b"/\r\nX: y", b"/\n", b"/x\n",
     ],
 )  # fmt: skip
@@ -330,33 +331,56 @@ def test_an_upgrade_may_say_that_it_has_no_body() -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "expect", "length", "expected", "goes_on"),
+    ("version", "expect", "goes_on"),
     [
-        ("1.1", b"100-continue", b"5", True, True),
-        ("1.1", b"100-Continue", b"5", True, True),
-        ("1.1", b"100-continue", b"0", False, True),
-        ("1.1", b"something", b"5", False, True),
-        ("1.0", b"100-continue", b"5", False, False),
+        ("1.1", [b"100-continue"], True),
+        ("1.1", [b"something"], True),
+        ("1.0", [b"something"], True),
+        ("1.0", [b"100-Continue"], False),
+        ("1.0", [b"something", b"100-continue"], False),
     ],
 )
-def test_expectations(version: str, expect: bytes, length: bytes, expected: bool, goes_on: bool) -> None:
-    """100-continue is recognised where there is a body to wait for; others are passed on; HTTP/1.0 has none."""
-    request = passed((b"Expect", expect), (b"Content-Length", length), method=b"POST", version=version)
-    assert request.expect_continue is expected
+def test_expectations(version: str, expect: list[bytes], goes_on: bool) -> None:
+    """They are passed on for the local service to meet, but for 100-continue in HTTP/1.0, which has none."""
+    fields = [(b"Expect", value) for value in expect]
+    request = passed(*fields, (b"Content-Length", b"5"), method=b"POST", version=version)
     assert (b"Expect" in names(request)) is goes_on
 
 
 def test_facts_for_an_answer() -> None:
     """Accept, Content-Type and Origin are read in passing; JSON counts only in a POST."""
     browser = passed((b"Accept", b"text/html,application/xhtml+xml,*/*;q=0.8"), (b"Origin", b"https://page"))
-    assert (browser.accept_html, browser.json_post, browser.origin) == (True, False, b"https://page")
+    assert (browser.facts("r", b"").accept_html, browser.json_post, browser.origin) == (True, False, b"https://page")
+    several = passed((b"Accept", b"image/png"), (b"accept", b"text/html"), (b"Origin", b"a"), (b"Origin", b"b"))
+    assert (several.facts("r", b"").accept_html, several.origin) == (True, b"a")
     client = [
         (b"accept", b"application/json, text/event-stream"),
         (b"content-type", b"Application/JSON; charset=utf-8"),
     ]
     request = passed(*client, method=b"POST")
-    assert (request.accept_html, request.json_post, request.origin) == (False, True, None)
+    assert (request.facts("r", b"").accept_html, request.json_post, request.origin) == (False, True, None)
     assert not passed(*client, method=b"PUT").json_post
+
+
+@pytest.mark.parametrize(
+    ("field", "claims"),
+    [
+        ((b"X-Forwarded-For", b"1.1.1.1"), True),
+        ((b"x_forwarded_proto", b"https"), True),
+        ((b"FORWARDED", b"for=x"), True),
+        ((b"X-Forwarded", b"1"), False),
+    ],
+)
+def test_a_head_that_says_how_it_came_is_marked(field: tuple[bytes, bytes], claims: bool) -> None:
+    """Whoever sends the request on has to drop or to check that."""
+    assert passed(field).claims is claims
+
+
+def test_what_is_logged_is_the_first_of_each() -> None:
+    """By lower-case name, where there are any."""
+    assert passed().logged == {}
+    request = passed((b"Traceparent", b"1"), (b"MCP-Method", b"tools/call"), (b"traceparent", b"2"))
+    assert request.logged == {b"traceparent": b"1", b"mcp-method": b"tools/call"}
 
 
 # ------------------------------------------------------------------------------------------------------- properties

@@ -212,6 +212,7 @@ async def test_a_request_that_is_held_is_handed_over() -> None:
         await settle()
         assert sent == whole
         assert (place.services.hub.held, place.services.exchanges, place.services.visitors) == (0, 0, set())
+        place.services.traffic.settle()
         assert place.services.traffic.requests == {}  # whoever answers it counts it
         assert visit.sent == b""
         with socket.socket(fileno=descriptor) as kept:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.exchange.headers import (
+    CLAIMS,
     FORWARDED,
     HOP_BY_HOP,
     PROTECTED,
@@ -15,10 +16,11 @@ from relay.exchange.headers import (
     address_of,
     connection_tokens,
     first,
+    own_hop,
     rewrite_for_local,
     strip_hop_by_hop,
 )
-from relay.exchange.heads import Fields, check_fields
+from relay.exchange.heads import Fields, check_fields, encode_part
 
 VISIT = Visit("203.0.113.7", "https", "demo.example.com")
 NAMES = st.sampled_from(
@@ -38,7 +40,7 @@ FIELDS = st.lists(
 
 
 def stripped(fields: Fields) -> Fields:
-    return strip_hop_by_hop(fields, connection_tokens(fields))
+    return strip_hop_by_hop(fields)
 
 
 @given(FIELDS)
@@ -159,9 +161,22 @@ def test_what_is_added_is_fit_to_be_written(fields: Fields, trusted: bool) -> No
     assert result[:-4] == [field for field in fields if field[0].lower() not in FORWARDED]
 
 
-# ---------------------------------------------------------------------------------------------------- rewriting
+@pytest.mark.parametrize("name", [b"x_forwarded_for", b"X_Forwarded-Proto", b"x-forwarded_HOST", b"FORWARDED"])
+def test_a_claim_is_known_in_every_spelling(name: bytes) -> None:
+    """CGI and WSGI read X_Forwarded_For as X-Forwarded-For: such a copy is dropped, and can be told beforehand."""
+    assert name.lower() in CLAIMS
+    assert add_forwarded([(name, b"1.1.1.1")], VISIT, trusted=False) == add_forwarded([], VISIT, trusted=False)
 
-OWN = frozenset((b"https://demo.example.com",))
+
+@given(st.text(max_size=20), st.sampled_from(["http", "https"]))
+def test_what_a_visitors_hop_adds_is_encoded_once(host: str, scheme: str) -> None:
+    """Where nobody claims anything, the encoded fields are those that are added otherwise."""
+    host = host.encode("latin-1", "replace").decode("latin-1")
+    added = add_forwarded([], Visit("192.0.2.1", scheme, host), trusted=False)
+    assert own_hop("192.0.2.1", scheme, host) == encode_part(added)
+
+
+# ---------------------------------------------------------------------------------------------------- rewriting
 
 
 @pytest.mark.parametrize(
@@ -179,18 +194,31 @@ OWN = frozenset((b"https://demo.example.com",))
 )
 def test_only_the_tunnels_own_origin_is_rewritten(origin: bytes, becomes: bytes) -> None:
     """A foreign page keeps its Origin, so that the local service can refuse it."""
-    fields = [(b"hOST", b"demo.example.com"), (b"x", b"1"), (b"Origin", origin)]
-    assert rewrite_for_local(fields, b"127.0.0.1:3000", OWN) == [
+    fields = [(b"hOST", b"Demo.example.com"), (b"Origin", origin), (b"X-Forwarded-Proto", b"https")]
+    assert rewrite_for_local(fields, b"127.0.0.1:3000") == [
         (b"hOST", b"127.0.0.1:3000"),
-        (b"x", b"1"),
         (b"Origin", becomes),
+        (b"X-Forwarded-Proto", b"https"),
     ]
+    assert fields[0][1] == b"Demo.example.com"  # a head is shared, and not changed
+
+
+def test_every_host_and_origin_is_rewritten() -> None:
+    """A head that holds either twice keeps no name of the tunnel's."""
+    fields = [(b"Host", b"a"), (b"origin", b"http://a"), (b"HOST", b"b"), (b"Origin", b"http://a")]
+    assert rewrite_for_local(fields, b"l") == [
+        (b"Host", b"l"), (b"origin", b"http://l"), (b"HOST", b"l"), (b"Origin", b"http://l"),
+    ]  # fmt: skip
+    assert rewrite_for_local([], b"l") == []
 
 
 def test_the_rewritten_origin_has_the_local_services_scheme() -> None:
     """A local service behind TLS sees its own `https` origin."""
-    fields = [(b"Origin", b"https://demo.example.com")]
-    assert rewrite_for_local(fields, b"localhost:8443", OWN, b"https") == [(b"Origin", b"https://localhost:8443")]
+    fields = [(b"Host", b"demo.example.com"), (b"Origin", b"http://demo.example.com")]
+    assert rewrite_for_local(fields, b"localhost:8443", b"https") == [
+        (b"Host", b"localhost:8443"),
+        (b"Origin", b"https://localhost:8443"),
+    ]
 
 
 def test_the_first_field_of_a_name_is_found_in_any_case() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,6 +47,30 @@ DECODERS: list[Callable[[bytes], Any]] = [
 def test_a_request_head_decodes_to_itself(head: RequestHead) -> None:
     """Method, target, names, values, their order, case and duplicates, name, request id and flag come back."""
     assert heads.decode_request(heads.encode_request(head)) == head
+
+
+@given(REQUESTS, FIELDS)
+def test_fields_that_many_heads_share_are_encoded_apart(head: RequestHead, more: heads.Fields) -> None:
+    """Fields that were encoded before stand behind the head's own, as if they had been its last."""
+    whole = replace(head, fields=[*head.fields, *more])
+    payload = heads.EncodedRequest(head, heads.encode_part(more)).payload(head.request_id)
+    assert payload == heads.encode_request(whole)
+
+
+def test_shared_fields_count_as_others_do() -> None:
+    """Together they are no more than a head may have."""
+    head = replace(PLAIN, fields=[(b"a", b"")] * 253)
+    assert heads.EncodedRequest(head, heads.encode_part([(b"b", b"")] * 3)).payload("r1")
+    with pytest.raises(MalformedHead):
+        heads.EncodedRequest(head, heads.encode_part([(b"b", b"")] * 4))
+
+
+@given(REQUESTS, st.text("0123456789abcdef", max_size=20))
+def test_a_head_means_the_same_under_any_request_id(head: RequestHead, request_id: str) -> None:
+    """What stands around the id is the same for equal heads, and is decoded without it."""
+    before, found, after = heads.split_request_id(heads.EncodedRequest(head).payload(request_id))
+    assert found == request_id
+    assert heads.decode_split(before, after) == replace(head, request_id="")
 
 
 @given(RESPONSES)

@@ -59,10 +59,17 @@ class Log:
         self.head, self.length = head, length
         self._note("head")
 
-    def on_data(self, data: memoryview) -> None:
+    def on_lull(self) -> None:
+        assert self.head is not None
+
+    def on_data(self, data: memoryview) -> bool:
         self.body += data
         self._note("data")
-        self.exchange.consumed(len(data))
+        return True
+
+    def on_last(self, data: memoryview) -> None:
+        self.on_data(data)
+        self.on_end([])
 
     def on_end(self, trailers: Fields) -> None:
         self.trailers = trailers

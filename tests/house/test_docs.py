@@ -27,7 +27,7 @@ def text_of(path: Path) -> str:
 
 
 def options_of(command: str) -> list[str]:
-    commands: dict[str, Any] = getattr(typer.main.get_command(app), "commands")  # noqa: B009 - click's, not Typer's type
+    commands: dict[str, Any] = getattr(typer.main.get_command(app()), "commands")  # noqa: B009 - click's, not Typer's type
     return [option for parameter in commands[command].params for option in parameter.opts if option.startswith("--")]
 
 

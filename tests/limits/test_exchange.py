@@ -30,6 +30,7 @@ class Visit:
         self.body = b""
         self.trailers: Fields | None = None
         self.failure: Failure | None = None
+        self.lulls = 0
         self.writable = 0
         self.pacer = pacer()
         self.allowance = Allowance("key", LIMITS, 0.0)
@@ -54,11 +55,17 @@ class Visit:
 
     def on_head(self, head: ResponseHead, length: int | None) -> None:
         self.head = head
-        self.exchange.at_end_of_turn(lambda: None)
 
-    def on_data(self, data: memoryview) -> None:
+    def on_lull(self) -> None:
+        self.lulls += 1
+
+    def on_data(self, data: memoryview) -> bool:
         self.body += data
-        self.exchange.consumed(len(data))
+        return True
+
+    def on_last(self, data: memoryview) -> None:
+        self.on_data(data)
+        self.on_end([])
 
     def on_end(self, trailers: Fields) -> None:
         self.trailers = trailers

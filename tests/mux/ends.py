@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from relay.mux.carrier import ROOM
-from relay.mux.session import Session, SessionOptions
-from relay.mux.stream import Stream, StreamEvents
+from relay.mux.options import SessionOptions
+from relay.mux.session import Session
+from relay.mux.stream import Stream
+from relay.mux.streamevents import StreamEvents
 from relay.wire import frames
 from relay.wire.errors import AwayCode
 from relay.wire.frames import encode, encode_credit, encode_reset
 from tests.support.carriers import MemoryCarrier, pair
+from tests.support.framing import decode
 
 HELLO = b"{}"
 
@@ -39,6 +42,7 @@ class Owner:
         """Keep the bytes, beside counting them."""
         self.trailers: bytes | None = None
         self.reset: tuple[int, bool, str] | None = None
+        self.lulls = 0
         self.writable = 0
         self.held = 0
         self.react: Callable[[str], None] | None = None
@@ -55,14 +59,22 @@ class Owner:
         self.heads.append(payload)
         self._note("head")
 
-    def on_data(self, data: memoryview) -> None:
+    def on_lull(self) -> None:
+        self.lulls += 1
+
+    def on_data(self, data: memoryview) -> bool:
         if self.keep:
             self.body += data
         self.size += len(data)
-        self.held += len(data)
-        if self.greedy:
-            self.take()
+        if not self.greedy:
+            self.held += len(data)
         self._note("data")
+        return self.greedy
+
+    def on_last(self, data: memoryview) -> None:
+        self.on_data(data)
+        self.held = 0
+        self.on_end(b"")
 
     def on_end(self, trailers: bytes) -> None:
         assert self.trailers is None, "a second end"
@@ -192,7 +204,7 @@ class RawPeer:
 
     def on_message(self, message: memoryview) -> None:
         self.messages.append(len(message))
-        self.frames += [(kind, number, bytes(payload)) for kind, number, payload in frames.decode(message)]
+        self.frames += [(kind, number, bytes(payload)) for kind, number, payload in decode(message)]
 
     def on_noise(self) -> None:
         pass

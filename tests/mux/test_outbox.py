@@ -12,10 +12,11 @@ from relay.mux.carrier import ROOM
 from relay.mux.outbox import FRAME_ALONE, FRAME_SHARED, MESSAGE_TARGET, SMALL, Outbox, Queued, split
 from relay.wire import frames
 from relay.wire.errors import ResetCode
-from relay.wire.frames import HEADER_SIZE, MAX_MESSAGE, decode, encode
+from relay.wire.frames import HEADER_SIZE, MAX_MESSAGE, encode
 from tests.mux.ends import Owner, against, f_credit, joined, settle
 from tests.mux.test_windows import keep_writing
 from tests.support.clock import virtual
+from tests.support.framing import decode
 
 MIB = 1024 * 1024
 MUCH = 100 * MIB

@@ -14,7 +14,8 @@ from prometheus_client.core import Metric
 from relay.keys.forms import Kind
 from relay.keys.scopes import Scope
 from relay.node.assemble import Node
-from relay.node.measuring import LAG_SECONDS, Measuring, requests_by_class
+from relay.node.measuring import Measuring, requests_by_class
+from relay.node.serve import LAG_SECONDS
 from relay.registry.records import KeyRecord
 from relay.telemetry.families import Exposition
 from relay.telemetry.histograms import Histogram
@@ -99,7 +100,7 @@ def test_requests_by_class_and_error() -> None:
     traffic = Traffic()
     fresh = requests_by_class(traffic)
     assert fresh["2xx", ""] == fresh["5xx", "agent_offline"] == 0
-    traffic.requests = {(2, ""): 3, (0, ""): 1, (9, ""): 1, (7, ""): 1, (4, "quota_exhausted"): 2}
+    traffic.requests.update({(2, ""): 3, (0, ""): 1, (9, ""): 1, (7, ""): 1, (4, "quota_exhausted"): 2})
     found = requests_by_class(traffic)
     assert (found["2xx", ""], found["none", ""], found["other", ""], found["4xx", "quota_exhausted"]) == (3, 1, 2, 2)
     assert found.keys() == fresh.keys()

@@ -18,7 +18,7 @@ from sqlalchemy import CheckConstraint, Connection, inspect, text
 from relay.keys.scopes import Scope
 from relay.registry import Database, Limits, RegistryError, SchemaError, Unavailable, migrate
 from relay.registry.dialects import Place, engine
-from relay.registry.schema import METADATA
+from relay.registry.schema import METADATA, tables
 from tests.registry.test_audit import execute
 from tests.registry.world import world
 from tests.support.databases import Postgres, apart
@@ -103,13 +103,13 @@ async def use(url: str) -> None:
 
 
 def test_an_empty_database_is_filled(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At a relay's start; the second time there is nothing to do, and Alembic is not even imported."""
+    """At a relay's start, for which Alembic is not even imported; the second time there is nothing to do."""
     assert migrate.current(empty_url) == ""
+    monkeypatch.setitem(sys.modules, "alembic", None)  # to import it would fail
     migrate.ensure(empty_url)
     assert migrate.current(empty_url) == NEWEST
     asyncio.run(use(empty_url))
     before = rows_of(empty_url)
-    monkeypatch.setitem(sys.modules, "alembic", None)  # to import it would fail
     migrate.ensure(empty_url)
     monkeypatch.undo()
     assert rows_of(empty_url) == before
@@ -123,7 +123,9 @@ def test_models_and_migrations_agree(database_url: str) -> None:
 
     def compare(connection: Connection) -> tuple[list[Any], dict[str, set[str]], dict[str, set[str]]]:
         options = {"compare_type": True, "compare_server_default": True}
-        differences = compare_metadata(MigrationContext.configure(connection, opts=options), METADATA)
+        differences = compare_metadata(
+            MigrationContext.configure(connection, opts=options), tables(connection.dialect.name)
+        )
         checks = {
             name: {str(check["name"]) for check in inspect(connection).get_check_constraints(name)}
             for name in METADATA.tables
@@ -138,6 +140,49 @@ def test_models_and_migrations_agree(database_url: str) -> None:
     assert differences == []
     assert checks == written
     assert any(written.values())
+
+
+def described(connection: Connection) -> dict[str, Any]:
+    """Everything of a schema that its database tells."""
+    seen = inspect(connection)
+    found: dict[str, Any] = {
+        name: (
+            [{**column, "type": str(column["type"])} for column in seen.get_columns(name)],
+            seen.get_pk_constraint(name),
+            sorted(seen.get_foreign_keys(name), key=str),
+            sorted(seen.get_check_constraints(name), key=str),
+            [tuple(row) for row in connection.execute(text(f"SELECT * FROM {name}"))],
+        )
+        for name in seen.get_table_names()
+    }
+    for what in TOLD[connection.dialect.name]:
+        found[what] = sorted(tuple(row) for row in connection.execute(text(what)))
+    return found
+
+
+TOLD = {
+    "sqlite": (
+        "SELECT name, tbl_name, type, CASE type WHEN 'table' THEN '' ELSE sql END FROM sqlite_master",
+        'SELECT m.name, f."table", f."from", f."to" FROM sqlite_master m, pragma_foreign_key_list(m.name) f',
+    ),
+    "postgresql": (
+        "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'public'::regnamespace",
+        "SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal",
+        "SELECT proname, pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
+    ),
+}
+
+
+def test_an_empty_database_gets_what_the_steps_make(empty_url: str) -> None:
+    """The same tables, columns in order, constraints, indexes, triggers and first rows, made without a step."""
+    migrate.upgrade(empty_url)
+    by_steps = inside(empty_url, described)
+    migrate.downgrade(empty_url, "base")
+    assert inside(empty_url, described) != by_steps
+    migrate.ensure(empty_url)
+    assert inside(empty_url, described) == by_steps
+    assert {"ledger", "keys", "audit", "alembic_version"} <= set(by_steps)
 
 
 def test_up_and_down_and_up_keeps_every_row(fresh_url: str, tmp_path: Path) -> None:

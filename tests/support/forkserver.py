@@ -210,6 +210,7 @@ def _import_all() -> None:
     import relay.node.serve
     import relay.registry.migrate
 
+    relay.cli.app()  # all commands
     assert all((alembic, asyncpg, prometheus_client, rich, sqlalchemy, uvicorn, relay))
     gc.collect()
     gc.freeze()

@@ -105,7 +105,7 @@ def _become(command: Mapping[str, Any]) -> NoReturn:
 
 
 def _main() -> None:
-    importlib.import_module("relay.cli")
+    importlib.import_module("relay.cli").app()
     importlib.import_module("relay.node")
     importlib.import_module("relay.agent.runner")
     for line in sys.stdin.buffer:

@@ -31,6 +31,7 @@ from relay.wire import frames
 from relay.wire.hello import PATH, SUBPROTOCOL, Hello, Refused, decode_refused, encode_hello
 from tests.support.child import Child
 from tests.support.faultprocess import run_loop, say, stdin_lines
+from tests.support.framing import decode
 
 UP_WITHIN = 120.0
 _UPGRADE = (
@@ -107,7 +108,7 @@ class Link(asyncio.Protocol):
         while (message := self._next()) is not None:
             kind, payload = message
             if kind == _BINARY:
-                for each in frames.decode(memoryview(payload)):
+                for each in decode(memoryview(payload)):
                     self._take(*each)
             elif kind == _PING:
                 self._write(_PING + 1, payload)

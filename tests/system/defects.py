@@ -46,7 +46,7 @@ def break_inside() -> None:
         (KeyAdmission, "admit", lambda _self, hello, _address: hello.names),
         (app, "authenticate", lambda _office, fields, _address: fields),
         (access, "decide", lambda request, *_: request.target if b"relay" in request.target else ""),
-        (forwarder.Answer, "__init__", lambda _self, _forwarding, _forwarder, prepared, *_: prepared.head.target),
+        (forwarder.Forwarding, "__init__", lambda _self, _forwarder, _stream, prepared, *_: prepared.request.target),
     ):
         setattr(place, name, _broken(getattr(place, name), about))
 

@@ -25,6 +25,7 @@ from relay.wire.hello import (
     decode_welcome,
     encode_hello,
 )
+from tests.support.framing import decode
 
 DEADLINE = 5.0
 
@@ -95,7 +96,7 @@ class HandAgent:
         try:
             async for message in self._connection:
                 assert isinstance(message, bytes)
-                for kind, stream, payload in frames.decode(memoryview(message)):
+                for kind, stream, payload in decode(memoryview(message)):
                     if kind == frames.WELCOME and not answered.done():
                         answered.set_result(decode_welcome(bytes(payload)))
                     elif kind == frames.REFUSED and not answered.done():

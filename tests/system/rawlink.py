@@ -18,6 +18,7 @@ from typing import Self
 from relay.wire import frames
 from relay.wire.errors import AwayCode
 from relay.wire.hello import PATH, SUBPROTOCOL, Hello, decode_refused, encode_hello
+from tests.support.framing import decode
 from tests.support.rawhttp import RawClient
 from tests.support.rawstream import EndOfBytes
 
@@ -132,7 +133,7 @@ class RawLink:
                 if first & 15 == CLOSE:
                     self.closed = int.from_bytes(payload[:2], "big"), payload[2:].decode()
                 elif first & 15 == BINARY:
-                    for kind, number, body in frames.decode(memoryview(payload)):
+                    for kind, number, body in decode(memoryview(payload)):
                         self._take(kind, number, body)
         except EndOfBytes:
             self.ended.set()

@@ -36,6 +36,7 @@ def test_exchanges_are_counted_by_class_and_error() -> None:
     traffic = Traffic()
     for one in (One(), One(status=201), One(status=503, error="overloaded"), One(status=0, head_at=0.0)):
         traffic.count(one, complete=True)
+    traffic.settle()
     assert traffic.requests == {(2, ""): 2, (5, "overloaded"): 1, (0, ""): 1}
     assert (sum(traffic.duration.counts), sum(traffic.first_byte.counts)) == (4, 2)
     assert (traffic.duration.total, traffic.first_byte.total) == (4.0, 0.5)
@@ -56,6 +57,7 @@ def test_tunnels_beyond_the_cap_are_counted_together() -> None:
     traffic = Traffic(most_tunnels=2)
     for name in ("a", "b", "c", "d", "a", ""):
         traffic.count(One(tunnel=name, status=500 if name == "d" else 200), complete=True)
+    traffic.settle()
     assert {name: (one.requests, one.errors) for name, one in traffic.tunnels.items()} == {
         "a": (2, 0),
         "b": (1, 0),

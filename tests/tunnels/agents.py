@@ -12,7 +12,7 @@ from typing import Any
 from relay.keys.scopes import Scope
 from relay.limits.pacing import Pacer
 from relay.mux.carrier import ROOM
-from relay.mux.session import SessionOptions
+from relay.mux.options import SessionOptions
 from relay.tunnels.admission import Principal
 from relay.tunnels.doorway import Doorway, DoorwayOptions
 from relay.tunnels.hold import HoldBounds
@@ -32,6 +32,7 @@ from relay.wire.hello import (
 )
 from tests.mux.ends import RawPeer, settle
 from tests.support.carriers import MemoryCarrier, pair
+from tests.support.framing import decode
 
 
 class Keys:
@@ -122,7 +123,7 @@ class Knocker(RawPeer):
 
     def on_message(self, message: memoryview) -> None:
         super().on_message(message)
-        for kind, _, payload in frames.decode(message):
+        for kind, _, payload in decode(message):
             if kind == frames.PING and self.answers:
                 self.carrier.send(bytearray(ROOM) + encode(frames.PONG, 0, bytes(payload)))
 

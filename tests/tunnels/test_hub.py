@@ -10,7 +10,7 @@ from relay.keys.scopes import Scope
 from relay.mux.session import Session
 from relay.tunnels.admission import Principal
 from relay.tunnels.hold import HoldBounds
-from relay.tunnels.hub import LOAD_SPAN, LOAD_STEP, Hub, Link
+from relay.tunnels.hub import CHOICE_SPAN, LOAD_SPAN, LOAD_STEP, Hub, Link
 from relay.wire.errors import AwayCode
 from tests.mux.ends import Side
 from tests.support.carriers import pair
@@ -157,6 +157,7 @@ async def test_a_request_takes_the_link_that_moves_less() -> None:
     await asyncio.sleep(1.0)
     assert tunnel.choose() is low
     low.session.window.received += 4 * LOAD_STEP
+    await asyncio.sleep(CHOICE_SPAN)
     assert tunnel.choose() is high
     await asyncio.sleep(LOAD_SPAN)
     assert tunnel.choose() is high
@@ -165,9 +166,11 @@ async def test_a_request_takes_the_link_that_moves_less() -> None:
         tunnel.choose()
     assert tunnel.choose() is low
     low.session.outbox.size += 2 * LOAD_STEP
+    await asyncio.sleep(CHOICE_SPAN)
     assert tunnel.choose() is high
     low.session.outbox.size = 0
     high.session.outbox.moved += 4 * LOAD_STEP
+    await asyncio.sleep(CHOICE_SPAN)
     assert tunnel.choose() is low
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from relay.wire import frames
 from relay.wire.errors import RemoteProtocolError
+from tests.support.framing import decode
 
 VECTORS = Path(__file__).with_name("vectors")
 TYPES = {name: kind for kind, name in frames.NAMES.items()}
@@ -35,7 +36,7 @@ def interpret(message: bytes) -> tuple[list[Vector], str | None]:
     """(frames in the words of the vectors, with bytes for payloads; the error that ended them, or None)."""
     found: list[Vector] = []
     try:
-        for kind, stream, payload in frames.decode(memoryview(message)):
+        for kind, stream, payload in decode(memoryview(message)):
             frame: Vector = {"type": frames.NAMES[kind], "stream": stream, "payload": bytes(payload)}
             if kind == frames.CREDIT:
                 frame["credit"] = frames.decode_credit(payload)

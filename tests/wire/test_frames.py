@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from relay.wire import frames
 from relay.wire.errors import LocalProtocolError, RemoteProtocolError
+from tests.support.framing import decode
 from tests.wire.strategies import KINDS, extension_frames, good_frames, good_messages, messages
 
 Decoded = list[tuple[int, int, bytes]]
@@ -17,7 +18,7 @@ def decoded(message: bytes) -> tuple[Decoded, bool]:
     """(the frames, whether an error ended them)."""
     found: Decoded = []
     try:
-        for kind, stream, payload in frames.decode(memoryview(message)):
+        for kind, stream, payload in decode(memoryview(message)):
             found.append((kind, stream, bytes(payload)))
     except RemoteProtocolError:
         return found, True
@@ -28,7 +29,7 @@ def decoded(message: bytes) -> tuple[Decoded, bool]:
 def test_any_bytes_give_frames_or_the_peers_error(message: bytes) -> None:
     """Whatever arrives, nothing but frames and `RemoteProtocolError` comes out, also from what payloads say."""
     try:
-        for kind, _, payload in frames.decode(memoryview(message)):
+        for kind, _, payload in decode(memoryview(message)):
             if kind == frames.CREDIT:
                 assert 0 < frames.decode_credit(payload) <= frames.MAX_CREDIT
             elif kind == frames.RESET:
