@@ -123,8 +123,8 @@ class _Visit:
         services = self._services
         proved: access.Password | None = None
         while True:
-            name, tunnel, link = routing.find(services, self._request)
-            self._account.tunnel = name
+            tunnel, link = routing.find(services, self._request)
+            name = self._account.tunnel = self._request.called
             if tunnel is None or link is None:
                 await self._hold(name)
                 continue

@@ -28,6 +28,7 @@ UNSENT_MOST = 128 * 1024
 # Bytes that the transport holds beyond that, by TLS too, where the event loop would take 512 KiB: a visitor who does
 # not read cost 1.4 MiB then.
 UNWRITTEN_MOST = 64 * 1024
+_FIRST_ROOM = _READ[:READ_LEAST]
 READ_WAITING = 4 * 1024
 # After an answer of our own, input is thrown away this many seconds, so that a reset does not destroy the answer.
 LINGER = 2.0
@@ -52,6 +53,7 @@ class Connection(asyncio.BufferedProtocol):
         """What is read is thrown away: the connection is on its way out."""
         self.closed = False
         self._read_most = READ_LEAST
+        self._room = _FIRST_ROOM
         self._unsent = -1
         self._full_since = 0.0
         self._stalled_at = NEVER
@@ -120,10 +122,12 @@ class Connection(asyncio.BufferedProtocol):
     def read_small(self) -> None:
         """A new request: reads are small again, and grow only while what they bring is taken as fast."""
         self._read_most = READ_LEAST
+        self._room = _FIRST_ROOM
 
     def read_little(self) -> None:
         """What comes has to wait: reads are of `READ_WAITING` bytes, until `read_small`."""
         self._read_most = READ_WAITING
+        self._room = _READ[:READ_WAITING]
 
     def half_close(self) -> None:
         """Sends FIN behind what is written; closes if the visitor did so before, or under TLS."""
@@ -186,7 +190,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """See `asyncio.BufferedProtocol`."""
-        return _READ[: self._read_most]
+        return self._room
 
     def buffer_updated(self, nbytes: int) -> None:
         """See `asyncio.BufferedProtocol`."""
@@ -196,6 +200,7 @@ class Connection(asyncio.BufferedProtocol):
         self.on_bytes(bytes(_READ[:nbytes]))
         if nbytes == most == self._read_most and most >= READ_LEAST and not self.paused:
             self._read_most = min(nbytes * 2, len(_READ))
+            self._room = _READ[: self._read_most]
 
     def eof_received(self) -> bool:
         """See `asyncio.BufferedProtocol`."""

@@ -52,11 +52,11 @@ class Entrant(Speaker):
     def enter(self, request: Request) -> None:
         """Finds a link for the request and lets it in, or waits for one, or answers."""
         try:
-            name, tunnel, link = routing.find(self.services, request)
+            tunnel, link = routing.find(self.services, request)
         except routing.Unroutable as no:
             self.answer(no.code, no.detail, no.extra)
             return
-        self._name = name
+        name = self._name = request.called
         if self.account is not None:
             self.account.tunnel = name
         if tunnel is None or link is None:

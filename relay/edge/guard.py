@@ -90,7 +90,7 @@ class Request:
     """The first value of each of the fields in `LOGGED` that there are, by lower-case name."""
     bare: Request | None = field(default=None, init=False, compare=False, repr=False)
     """The same without the credential that was for the relay, once `access` has made it."""
-    called: str | None = field(default=None, init=False, compare=False, repr=False)
+    called: str = field(default="", init=False, compare=False, repr=False)
     """The subdomain that it is for, once `routing` has told it; empty for none."""
 
     def facts(self, request_id: str, body_prefix: bytes) -> Facts:

@@ -30,7 +30,7 @@ def pass_over_empty_lines(data: bytes) -> bytes:
 class HeadReader:
     """Reads one head after the other. Made once per connection."""
 
-    __slots__ = ("_head", "_request", "_seen", "_whole", "fields", "method")
+    __slots__ = ("_head", "_seen", "fields", "method", "request", "whole")
 
     def __init__(self) -> None:
         self.fields: Fields = []
@@ -38,13 +38,9 @@ class HeadReader:
         """Of a head that was refused, as far as they go: they only decide how the refusal is said."""
         self._seen = 0
         self._head = b""
-        self._whole = b""
+        self.whole = b""
         """The same, if nothing belongs behind it."""
-        self._request: Request | None = None
-
-    def again(self, data: bytes) -> Request | None:
-        """What is asked by `data` if it is just the request that was read last, which had no body; else None."""
-        return self._request if data == self._whole else None
+        self.request: Request | None = None
 
     def read(self, data: bytes) -> tuple[Request | None, int]:
         """(what the head at the start of `data` asks for, where it ends); (None, 0) when it is not complete.
@@ -52,9 +48,9 @@ class HeadReader:
         Raises `Refusal`. A connection often sends the same head again: one that is equal to the last byte by byte means
         the same.
         """
-        if self._request is not None and data.startswith(self._head):
+        if self.request is not None and data.startswith(self._head):
             self._seen = 0
-            return self._request, len(self._head)
+            return self.request, len(self._head)
         try:
             end = self.find_end(data)
             if not end:
@@ -67,8 +63,8 @@ class HeadReader:
             raise
         if end <= MOST_REMEMBERED:
             self._head = head
-            self._request = request
-            self._whole = b"" if request.body is not Body.NONE or request.upgrade else head
+            self.request = request
+            self.whole = b"" if request.body is not Body.NONE or request.upgrade else head
         return request, end
 
     def find_end(self, data: bytes) -> int:

@@ -47,7 +47,7 @@ class Caller:
                 fields = add_forwarded(fields, Visit(self.address, services.scheme, host.authority), self.trusted)
             else:
                 own = own_hop(self.address, services.scheme, host.authority)
-            name = request.called or subdomain_of(host.name, services.domain) or ""
+            name = request.called or _name(services, request)
             head = RequestHead(request.method, request.target, fields, name, "", request.upgrade)
             self._encoded = EncodedRequest(head, own)
             self._request = request
@@ -64,24 +64,27 @@ class Unroutable(Exception):
         self.extra = extra
 
 
-def find(services: Services, request: Request) -> tuple[str, Tunnel | None, Link | None]:
-    """(name, its tunnel, a link of that); None: the name has none now, and the request may be held. Raises
-    `Unroutable`.
+def find(services: Services, request: Request) -> tuple[Tunnel | None, Link | None]:
+    """(the tunnel that is called, a link of it), and the name is on the request from here on; None: the name has none
+    now, and the request may be held. Raises `Unroutable`.
     """
-    name = request.called
-    if name is None:
-        name = request.called = subdomain_of(request.host.name, services.domain) or ""
+    hub = services.hub
+    name = request.called or _name(services, request)
     if services.level >= REFUSING:
         raise Unroutable(Code.OVERLOADED, "short of memory")
-    hub = services.hub
     tunnel = hub.tunnels.get(name)
     if tunnel is not None:
         link = tunnel.choose()
         if link is not None:
-            return name, tunnel, link
+            return tunnel, link
     elif name and hub.known(name):
-        return name, None, None
+        return None, None
     raise Unroutable(Code.UNKNOWN_HOST if tunnel is None else nobody(services))
+
+
+def _name(services: Services, request: Request) -> str:
+    request.called = subdomain_of(request.host.name, services.domain) or ""
+    return request.called
 
 
 def nobody(services: Services) -> Code:

@@ -55,11 +55,10 @@ class Visitor(Leaver):
         if self._phase is PIPE and self.pipe is not None:
             self.to_local(self.pipe.to_local, self.pipe.to_local.pass_on(data))
             return
-        if self._phase is HEAD and not self._buffer and not self.full:
-            request = self._reader.again(data)
-            if request is not None:
-                self._begin(request, data)
-                return
+        request = self._reader.request
+        if data == self._reader.whole and self._phase is HEAD and request and not self._buffer and not self.full:
+            self._begin(request, data)  # the very same request again
+            return
         self._buffer = self._buffer + data if self._buffer else data
         self._advance()
 

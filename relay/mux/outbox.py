@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from relay.mux.carrier import ROOM
-from relay.wire.errors import LocalProtocolError, ResetCode
-from relay.wire.frames import DATA, DATA_END, HEADER, HEADER_SIZE, MAX_HEAD, MAX_MESSAGE, SESSION_WINDOW
+from relay.wire.errors import ResetCode
+from relay.wire.frames import DATA, DATA_END, HEADER, HEADER_SIZE, MAX_MESSAGE, SESSION_WINDOW
 
 # A message is closed at about this size, so that the next turn can bring control frames forward.
 MESSAGE_TARGET = 256 * 1024
 # So much of heads and small data is sent without waiting for the end of the turn.
-EARLY = 4 * 1024
+EARLY = 8 * 1024
 # One turn of a stream that is alone, and of one that has neighbours.
 FRAME_ALONE = 256 * 1024
 FRAME_SHARED = 32 * 1024
@@ -71,14 +71,6 @@ class Outbox:
         """A control frame, or any frame whose order matters more than its turn."""
         self.control.append(frame)
         self.size += len(frame)
-
-    def add_block(self, kind: int, number: int, payload: bytes) -> None:
-        """OPEN, HEAD or END of a stream, with a payload that `exchange.heads` made. Raises `LocalProtocolError`."""
-        length = len(payload)
-        if length > MAX_HEAD:
-            raise LocalProtocolError(f"a head of {length} bytes, allowed are at most {MAX_HEAD}")
-        self.control += (pack(number, kind << 24 | length), payload)
-        self.size += HEADER_SIZE + length
 
     def add_small(self, stream: Queued, kind: int, data: bytes) -> bool:
         """Small data past the turns, in a frame of `kind`: DATA, with the end or without. False: it has to wait."""

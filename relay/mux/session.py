@@ -22,11 +22,12 @@ from relay.mux.receivers import ACCEPTOR, OPENER
 from relay.mux.stream import Stream
 from relay.mux.streamevents import StreamEvents
 from relay.wire import frames
-from relay.wire.errors import AwayCode, RemoteProtocolError, ResetCode
-from relay.wire.frames import U64, encode, encode_credit, encode_going_away, encode_reset
+from relay.wire.errors import AwayCode, LocalProtocolError, RemoteProtocolError, ResetCode
+from relay.wire.frames import HEADER, HEADER_SIZE, U64, encode, encode_credit, encode_going_away, encode_reset
 from relay.wire.states import State
 from relay.wire.window import SessionWindow
 
+pack = HEADER.pack
 _LOCAL_ENDED, _REMOTE_ENDED = State.LOCAL_ENDED, State.REMOTE_ENDED
 _HANDSHAKE = frozenset((frames.HELLO, frames.WELCOME, frames.REFUSED, frames.RENEW, frames.RENEWED))
 _ANY_TIME = frozenset((frames.PING, frames.PONG, frames.GOING_AWAY))
@@ -124,10 +125,14 @@ class Session(FrameReader):
 
     def send_block(self, kind: int, number: int, payload: bytes) -> None:
         """See `StreamHost.send_block`."""
+        length = len(payload)
+        if length > frames.MAX_HEAD:
+            raise LocalProtocolError(f"a head of {length} bytes, allowed are at most {frames.MAX_HEAD}")
         if not self.ended:
             outbox = self.outbox
-            outbox.add_block(kind, number, payload)
-            if not self._scheduled or outbox.size >= EARLY:
+            outbox.control += (pack(number, kind << 24 | length), payload)
+            size = outbox.size = outbox.size + HEADER_SIZE + length
+            if not self._scheduled or size >= EARLY:
                 self._queued()
 
     def _queued(self) -> None:

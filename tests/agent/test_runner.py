@@ -23,7 +23,7 @@ from relay.wire.errors import AwayCode
 from relay.wire.hello import Refused
 from relay.wire.limits import TunnelLimits
 from tests.agent.keysource import DAY, Mint
-from tests.agent.localside import Service, on_every_loop
+from tests.agent.localside import Service, on_every_loop, within
 from tests.agent.relayside import WELCOME, Relay, Say, a_relay, a_websocket, saying, send_away, settings, until
 from tests.agent.running import Running, connected, request, running, served
 from tests.mux.ends import Owner
@@ -451,19 +451,21 @@ async def test_an_agent_whose_relay_is_away_does_not_wait_to_stop() -> None:
 @on_every_loop
 async def test_a_link_that_comes_up_while_the_agent_stops_takes_nothing_new() -> None:
     """A visitor's request must not begin on an agent that is about to end."""
-    gate = asyncio.Event()
+    asked, gate = asyncio.Event(), asyncio.Event()
     async with Service() as service, a_relay() as relay:
         local = settings(relay.url, port=service.port, links=2)
         admit = relay.answers.admit
 
         async def slow(hello: Any, address: str) -> Any:
             if hello.slot == 1:
+                asked.set()
                 await gate.wait()
             return await admit(hello, address)
 
         relay.answers.admit = slow  # type: ignore[method-assign]
         async with running(local) as run:
             await until(lambda: relay.links)
+            await within(asked.wait())
             request(relay)
             peer = await service.accept()
             await peer.head()

@@ -24,10 +24,10 @@ MARK = "defect"
 def _broken(real: Callable[..., Any], about: Callable[..., object]) -> Any:
     """The real thing, but for what is about a defect."""
 
-    def call(*things: Any) -> Any:
+    def call(*things: Any, **more: Any) -> Any:
         if MARK in str(about(*things)):
             raise RuntimeError(f"forced: {things!r}")
-        return real(*things)
+        return real(*things, **more)
 
     return call
 
