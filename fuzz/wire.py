@@ -9,10 +9,11 @@ import atheris
 
 from fuzz.harness import pieces, run, unhex, vectors
 
-with atheris.instrument_imports(include=["relay.wire"]):
+with atheris.instrument_imports(include=["relay.wire", "relay.mux.reading"]):
     from relay.wire import frames, hello
     from relay.wire.errors import RemoteProtocolError
     from relay.wire.messages import Assembler
+    from tests.support.framing import decode as frames_of
 
 BODIES: dict[int, Any] = {
     frames.HELLO: (hello.decode_hello, hello.encode_hello),
@@ -28,7 +29,7 @@ def understand(message: memoryview) -> tuple[Meaning, bool]:
     """(the frames, whether an error ended them), with every decoder applied that a session would apply."""
     found: Meaning = []
     try:
-        for kind, stream, payload in frames.decode(message):
+        for kind, stream, payload in frames_of(message):
             body = bytes(payload)
             found.append((kind, stream, body))
             assert frames.encode(kind, stream, body) in bytes(message)

@@ -19,8 +19,7 @@ from relay.agent.parsers import PARSERS
 from relay.agent.pool import Keep, LocalPool
 from relay.agent.targets import parse_target
 from relay.keys.tokens import SigningKey
-from relay.mux.options import SessionOptions
-from relay.mux.session import Session
+from relay.mux.session import Session, SessionOptions
 from relay.mux.stream import Stream
 from relay.mux.streamevents import StreamEvents
 from relay.node.assemble import assemble, visitor_factory
@@ -117,8 +116,6 @@ class World:
         relay_end.owner = self._relay_context.run(self._node.doorway.welcome_carrier, relay_end, "127.0.0.1")
         self._agent = agent_context.run(self._make_agent, agent_end)
         agent_end.owner = self._agent.session
-        self.carriers = (relay_end, agent_end)
-        self.locals: list[FakeTransport] = []
 
     def _make_agent(self, carrier: FakeCarrier) -> AgentSide:
         target = parse_target("127.0.0.1:3000")

@@ -14,6 +14,7 @@ from relay.agent.answers import AnswerHead
 from relay.agent.hints import Hints
 from relay.agent.pool import LocalPool
 from relay.agent.requests import FailureKind, LocalCall, LocalRequest, with_upstream
+from relay.agent.sparing import Sparing
 from relay.agent.targets import Target
 from relay.exchange.errors import MalformedHead
 from relay.exchange.framing import content_length
@@ -69,21 +70,15 @@ class Prepared:
 
 
 class Forwarder:
-    """Makes a `Forwarding` of every stream that the relay opens. `now` is the loop's time.
+    """Makes a `Forwarding` of every stream that the relay opens. `now` is the loop's time."""
 
-    `quiet`: of a tunnel's requests that went well, one after another, only the first is reported.
-    """
-
-    def __init__(
-        self, routes: Mapping[str, Route], report: Report, now: Callable[[], float], *, quiet: bool = False
-    ) -> None:
+    def __init__(self, routes: Mapping[str, Route], report: Report, now: Callable[[], float]) -> None:
         self.routes = routes
         self.now = now
-        self.well: set[str] = set()
-        """Tunnels whose requests need not be reported while they go well."""
-        self.tell = self._tell_change if quiet else report
+        self.report = report
         """Hears of each exchange that is over."""
-        self._report = report
+        self.wants = report.wants if isinstance(report, Sparing) else None
+        """Whether it wants to; None: always."""
         self.hints = Hints(report)
         self.active: set[Forwarding] = set()
         self._prepare_small = lru_cache(maxsize=256)(self._prepare)
@@ -113,12 +108,6 @@ class Forwarder:
         if ended and request.upgrade:
             call.end([])
         return forwarding
-
-    def _tell_change(self, event: dict[str, object]) -> None:
-        name, status = str(event["subdomain"]), event["status"]
-        well = "error" not in event and isinstance(status, int) and status < 400
-        (self.well.add if well else self.well.discard)(name)
-        self._report(event)
 
     def _prepare(self, before: bytes, after: bytes, ended: bool) -> Prepared | None:
         """What a head without its id means here; None for a tunnel that is not ours. Raises `MalformedHead`."""
@@ -310,7 +299,8 @@ class Forwarding:
         self._over = True
         forwarder, prepared = self._forwarder, self._prepared
         forwarder.active.discard(self)
-        if self._status < 400 and prepared.route.name in forwarder.well and not error:
+        wants = forwarder.wants
+        if wants is not None and not wants(prepared.route.name, self._status, error):
             return
         request = prepared.request
         event: dict[str, object] = {
@@ -327,4 +317,4 @@ class Forwarding:
             event["error"] = error
         if detail:
             event["detail"] = detail
-        forwarder.tell(event)
+        forwarder.report(event)

@@ -22,8 +22,7 @@ from relay.agent.lookups import Lookups
 from relay.agent.proxies import BadProxy, Proxy, proxy_for, refusal_in_words
 from relay.mux.carriers.websocket import WebSocketCarrier
 from relay.mux.glance import Carried
-from relay.mux.options import SessionOptions
-from relay.mux.session import Session
+from relay.mux.session import Session, SessionOptions
 from relay.mux.stream import Stream
 from relay.mux.streamevents import StreamEvents
 from relay.wire import frames

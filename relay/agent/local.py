@@ -92,7 +92,7 @@ class LocalConnection(asyncio.Protocol):
         asyncio.get_running_loop().call_soon(self._write_head, upload)
 
     def _write_head(self, upload: Upload) -> None:
-        if self._encode is not None and (head := upload.head()):
+        if self._upload is upload and self._encode is not None and (head := upload.head()):
             self._transport.write(head)
 
     def write(self, data: bytes | memoryview) -> bool:

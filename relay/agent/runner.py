@@ -24,7 +24,9 @@ from relay.agent.link import Link
 from relay.agent.lookups import in_thread
 from relay.agent.metricsdoor import address_of, bind, serving
 from relay.agent.shift import Process, Shift
+from relay.agent.sparing import Sparing
 from relay.agent.tally import Tally
+from relay.mux.heap import keep_heap
 
 # After a signal, open exchanges may go on this long: SIGTERM is a supervisor's, SIGINT a person's.
 GRACE = {signal.SIGTERM: 30.0, signal.SIGINT: 1.0}
@@ -44,12 +46,10 @@ class Agent:
         name: str,
         now: Callable[[], float] = time.time,
         changes: Changes | None = None,
-        *,
-        quiet: bool = False,
     ) -> None:
         self.stopping = False
         self._report = report
-        self._process = Process(report, name, secrets.token_hex(16), now, quiet=quiet)
+        self._process = Process(report, name, secrets.token_hex(16), now)
         self._changes = changes
         self._current = Shift(settings, self._process, range(settings.links))
         self._shifts: dict[Shift, asyncio.Task[Exit]] = {}
@@ -274,20 +274,22 @@ def _differences(before: AgentSettings, after: AgentSettings) -> dict[str, list[
 def run(settings: AgentSettings, report: Report, changes: Changes | None = None, *, quiet: bool = False) -> int:
     """Runs an agent on an event loop of its own, uvloop where it exists. Blocks; the exit code.
 
-    `quiet`: of requests that went well, one after another, only the first is reported; all are where they are counted.
+    `quiet`: of requests that went well, one after another, only the first is reported; all are counted.
     Raises `CannotListen`.
     """
     from relay import __version__
 
     name, door = f"tunnel-relay/{__version__}", settings.metrics and bind(*settings.metrics)
+    told = Sparing(report) if quiet else report
 
     async def main() -> int:
         gc.freeze()  # what was imported stays: looking through it again and again would halt every stream
+        keep_heap()
         if door is None:
-            return await Agent(settings, report, name, changes=changes, quiet=quiet).run()
+            return await Agent(settings, told, name, changes=changes).run()
         report({"event": "metrics", "address": address_of(door)})
         tally = Tally()
-        agent = Agent(settings, tally.listening(report), name, changes=changes)
+        agent = Agent(settings, tally.listening(told), name, changes=changes)
         return await _measured(agent, tally, door)
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -56,7 +56,6 @@ class Process:
     established: set[tuple[str, str, str]] = field(default_factory=set)
     """Subdomains with their addresses and local services that were told as established."""
     carried: Carried = field(default_factory=Carried)
-    quiet: bool = False  # see `Forwarder`
 
 
 class Shift:
@@ -83,7 +82,7 @@ class Shift:
         self._loop = asyncio.get_running_loop()
         self._names = Lookups()
         self.routes = Routes(settings)
-        self.forwarder = Forwarder(self.routes.by_name, process.report, self._loop.time, quiet=process.quiet)
+        self.forwarder = Forwarder(self.routes.by_name, process.report, self._loop.time)
         self._wanted = tuple(slots)
         self._slots: dict[int, tuple[Slot, asyncio.Task[None]]] = {}
 

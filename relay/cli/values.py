@@ -16,6 +16,8 @@ import typer
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})", re.ASCII)
 # Of what is said of a parameter: a value that must obey one of these is not plain.
 _RULES = ("parser", "min", "max", "clamp", "exists", "writable", "resolve_path", "allow_dash", "path_type")
+# And one of which one of these is said not to be.
+_DENIALS = ("file_okay", "dir_okay", "readable")
 
 
 class _NotPlainError(Exception):
@@ -94,7 +96,8 @@ def make_plain_ones_here(command: Any, help_names: list[str]) -> Any:  # noqa: A
         if not hasattr(param, "_runtime_param") or descriptor is None or descriptor.annotation not in _MAKERS:
             continue
         said = descriptor.parameter_info
-        if not any(getattr(said, rule, None) not in {None, False} for rule in _RULES):
+        ruled = any(getattr(said, rule, None) not in {None, False} for rule in _RULES)
+        if not ruled and all(getattr(said, one, True) for one in _DENIALS):
             param._runtime_param = _Plain(descriptor.annotation)
     for one in getattr(command, "commands", {}).values():
         make_plain_ones_here(one, help_names)

@@ -17,6 +17,7 @@ from typing import cast
 from relay.edge.patience import NEVER, Patience
 from relay.edge.services import Services
 from relay.limits.brakes import network_of
+from relay.mux.sending import LARGE
 from relay.mux.tcp import keep_alive, keep_little_unsent, reset_on_close
 
 # One buffer that every connection reads into: what was read is used before the next read. An idle one holds nothing.
@@ -28,8 +29,8 @@ UNSENT_MOST = 128 * 1024
 # Bytes that the transport holds beyond that, by TLS too, where the event loop would take 512 KiB: a visitor who does
 # not read cost 1.4 MiB then.
 UNWRITTEN_MOST = 64 * 1024
-_FIRST_ROOM = _READ[:READ_LEAST]
 READ_WAITING = 4 * 1024
+_FIRST_ROOM = _READ[:READ_LEAST]
 # After an answer of our own, input is thrown away this many seconds, so that a reset does not destroy the answer.
 LINGER = 2.0
 _TCP_CLOSED = 7
@@ -52,7 +53,6 @@ class Connection(asyncio.BufferedProtocol):
         self.discarding = False
         """What is read is thrown away: the connection is on its way out."""
         self.closed = False
-        self._read_most = READ_LEAST
         self._room = _FIRST_ROOM
         self._unsent = -1
         self._full_since = 0.0
@@ -65,6 +65,10 @@ class Connection(asyncio.BufferedProtocol):
     @abstractmethod
     def on_bytes(self, data: bytes) -> None:
         """Bytes came in."""
+
+    @abstractmethod
+    def on_large(self, data: memoryview) -> bool:
+        """Many bytes came in, valid only during the call. False: they are wanted by `on_bytes`."""
 
     @abstractmethod
     def on_half_close(self) -> bool:
@@ -121,12 +125,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def read_small(self) -> None:
         """A new request: reads are small again, and grow only while what they bring is taken as fast."""
-        self._read_most = READ_LEAST
         self._room = _FIRST_ROOM
 
     def read_little(self) -> None:
         """What comes has to wait: reads are of `READ_WAITING` bytes, until `read_small`."""
-        self._read_most = READ_WAITING
         self._room = _READ[:READ_WAITING]
 
     def half_close(self) -> None:
@@ -196,11 +198,11 @@ class Connection(asyncio.BufferedProtocol):
         """See `asyncio.BufferedProtocol`."""
         if self.discarding:
             return
-        most = self._read_most
-        self.on_bytes(bytes(_READ[:nbytes]))
-        if nbytes == most == self._read_most and most >= READ_LEAST and not self.paused:
-            self._read_most = min(nbytes * 2, len(_READ))
-            self._room = _READ[: self._read_most]
+        room = self._room
+        if nbytes < LARGE or not self.on_large(room[:nbytes]):
+            self.on_bytes(bytes(room[:nbytes]))
+        if nbytes == len(room) and nbytes >= READ_LEAST and room is self._room and not self.paused:
+            self._room = _READ[: nbytes * 2]
 
     def eof_received(self) -> bool:
         """See `asyncio.BufferedProtocol`."""

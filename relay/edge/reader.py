@@ -39,8 +39,9 @@ class HeadReader:
         self._seen = 0
         self._head = b""
         self.whole = b""
-        """The same, if nothing belongs behind it."""
+        """The head read last, if nothing belongs behind it; else empty."""
         self.request: Request | None = None
+        """What it asks for."""
 
     def read(self, data: bytes) -> tuple[Request | None, int]:
         """(what the head at the start of `data` asks for, where it ends); (None, 0) when it is not complete.
@@ -105,8 +106,7 @@ def split(head: bytes) -> tuple[bytes, bytes, str, Fields]:
         raise Refusal(Code.BAD_REQUEST, "the head is not valid HTTP/1.1")
     if b" \r" in head or b"\t\r" in head:
         if any(b"\t" in value and name.lower() == b"transfer-encoding" for name, value in fields):
-            raise Refusal(
-                Code.BAD_REQUEST, "Transfer-Encoding is not valid"
-            )  # not to every parser, with a tab behind it
+            # Not every parser takes it with a tab behind it.
+            raise Refusal(Code.BAD_REQUEST, "Transfer-Encoding is not valid")
         fields = [(name, value.rstrip(b" \t")) for name, value in fields]
     return line[1], line[2], line[3].decode(), fields

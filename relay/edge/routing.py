@@ -20,6 +20,9 @@ from relay.limits.meter import Ask, Meter
 from relay.mux.errors import SessionBusy, SessionGone
 from relay.tunnels.hub import Link, Tunnel
 
+# An encoded head above this is not kept for the next request: an idle connection should hold little.
+MOST_KEPT = 4096
+
 
 @dataclass(slots=True)
 class Caller:
@@ -47,10 +50,13 @@ class Caller:
                 fields = add_forwarded(fields, Visit(self.address, services.scheme, host.authority), self.trusted)
             else:
                 own = own_hop(self.address, services.scheme, host.authority)
-            name = request.called or _name(services, request)
+            name = request.called or _tell_name(services, request)
             head = RequestHead(request.method, request.target, fields, name, "", request.upgrade)
-            self._encoded = EncodedRequest(head, own)
-            self._request = request
+            encoded = EncodedRequest(head, own)
+            if len(encoded) > MOST_KEPT:
+                self._encoded = self._request = None
+                return encoded
+            self._encoded, self._request = encoded, request
         return self._encoded
 
 
@@ -69,7 +75,7 @@ def find(services: Services, request: Request) -> tuple[Tunnel | None, Link | No
     now, and the request may be held. Raises `Unroutable`.
     """
     hub = services.hub
-    name = request.called or _name(services, request)
+    name = request.called or _tell_name(services, request)
     if services.level >= REFUSING:
         raise Unroutable(Code.OVERLOADED, "short of memory")
     tunnel = hub.tunnels.get(name)
@@ -82,7 +88,7 @@ def find(services: Services, request: Request) -> tuple[Tunnel | None, Link | No
     raise Unroutable(Code.UNKNOWN_HOST if tunnel is None else nobody(services))
 
 
-def _name(services: Services, request: Request) -> str:
+def _tell_name(services: Services, request: Request) -> str:
     request.called = subdomain_of(request.host.name, services.domain) or ""
     return request.called
 

@@ -15,7 +15,6 @@ from relay.edge.account import BROKEN_OFF, COMPLETE, Account
 from relay.edge.answers import NOTHING_MORE, Code, Extra, Facts
 from relay.edge.connection import Connection
 from relay.edge.guard import Request
-from relay.edge.patience import NEVER
 from relay.edge.reader import HeadReader
 from relay.edge.response import CLOSED, KEPT, ResponseWriter, encode_informational, encode_switch, writer_for
 from relay.edge.services import Services, http_date
@@ -107,7 +106,7 @@ class Speaker(Connection):
         assert request is not None and account is not None  # noqa: PT018  # said once for mypy
         status = account.status = head.status
         account.head_at = monotonic()
-        self.patience.deadline = NEVER
+        self.patience.wait_for_ever()
         self.prefix = b""
         if status == 101:
             self.writer = None

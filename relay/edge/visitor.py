@@ -62,6 +62,23 @@ class Visitor(Leaver):
         self._buffer = self._buffer + data if self._buffer else data
         self._advance()
 
+    def on_large(self, data: memoryview) -> bool:
+        """See `Connection.on_large`: what lies in the middle of a body of known length is passed on uncopied."""
+        body, exchange, request = self._body, self.exchange, self.request
+        if self._phase is not BODY or self._buffer or exchange is None or not isinstance(body, LengthBody):
+            return False
+        size = len(data)
+        if size >= body.left or exchange.answered or (request is not None and request.json_post):
+            return False
+        body.left -= size
+        self.patience.on_body(size)
+        self._expect("body", self.services.timeouts.idle)
+        if self.account is not None:
+            self.account.bytes_in += size
+        if not exchange.write_view(data) and self._phase is BODY:
+            self.pause()
+        return True
+
     def on_drained(self) -> None:
         """See `Connection.on_drained`."""
         super().on_drained()
@@ -166,12 +183,7 @@ class Visitor(Leaver):
         self.exchange = exchange
         if self.account is not None:
             self.account.key_id = link.principal.key_id
-        if self._body is None and not self.paused and not exchange.complete:
-            self._phase = WAIT
-            patience = self.patience
-            patience.reason = "answer"
-            patience.deadline = self.loop.time() + self.services.timeouts.response_head
-        elif self._body is None:
+        if self._body is None:
             self._await_answer()
         else:
             self._phase = BODY
@@ -223,14 +235,15 @@ class Visitor(Leaver):
     def _await_answer(self) -> None:
         """The request is complete."""
         self._phase = WAIT
-        self.resume()
+        if self.paused:
+            self.resume()
         exchange = self.exchange
-        if exchange is not None and exchange.complete:
+        if exchange is None or not exchange.answered:
+            self.patience.expect("answer", self.loop.time() + self.services.timeouts.response_head)
+        elif exchange.complete:
             self._finish()
-        elif exchange is not None and exchange.answered:
-            self.patience.wait_for_ever()
         else:
-            self._expect("answer", self.services.timeouts.response_head)
+            self.patience.wait_for_ever()
 
     def _refuse_body(self, what: str) -> None:
         answered = self.exchange is not None and self.exchange.answered
@@ -287,9 +300,7 @@ class Visitor(Leaver):
             self._end()
             return
         self.read_small()
-        patience = self.patience
-        patience.reason = "silence"
-        patience.deadline = self.loop.time() + services.timeouts.idle
+        self.patience.expect("silence", self.loop.time() + services.timeouts.idle)
         if self.paused:
             self.resume()
         if self._buffer:

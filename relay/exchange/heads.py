@@ -59,7 +59,7 @@ class ResponseHead:
     status: int
     reason: bytes
     fields: Fields
-    written: bytes = b""
+    written: bytes = field(default=b"", compare=False, repr=False)
     """What whoever passes the head on makes of it, once made: the same head is often sent again."""
 
 
@@ -91,6 +91,10 @@ class EncodedRequest:
             self._after = b"%c%b%b%b%b" % (len(method), method, _U16.pack(len(target)), target, fields)
         except (ValueError, OverflowError, _STRUCT_ERROR):
             raise MalformedHead("a part of the request head is too long, or its name is not ASCII") from None
+
+    def __len__(self) -> int:
+        """Bytes of the payload, without the request id."""
+        return len(self._before) + len(self._after)
 
     def payload(self, request_id: str) -> bytes:
         """The payload of an OPEN frame. Raises `MalformedHead`."""

@@ -87,6 +87,9 @@ class Channel(Protocol):
     def write(self, data: bytes) -> bool:
         """Sends or queues `data`. False: wait for `on_writable`."""
 
+    def write_view(self, data: memoryview) -> bool:
+        """As `write`, of bytes that are there only during the call."""
+
     def end(self, trailers: bytes = b"") -> None:
         """Half-closes."""
 
@@ -148,6 +151,10 @@ class Exchange:
     def write(self, data: bytes) -> bool:
         """Body bytes (not empty). False: wait for `on_writable`."""
         return self._stream is None or self._stream.write(data)
+
+    def write_view(self, data: memoryview) -> bool:
+        """As `write`, of bytes that are there only during the call."""
+        return self._stream is None or self._stream.write_view(data)
 
     def end(self, trailers: Fields) -> None:
         """The request body is complete."""

@@ -12,12 +12,12 @@ from relay.exchange.outgoing import QUOTA_EXHAUSTED, Opener
 from relay.limits.allowances import Allowance
 from relay.limits.brakes import Brake
 from relay.limits.months import Month, month_of
-from relay.limits.pacedopener import PacedOpener
-from relay.limits.pacedstream import PacedStream
+from relay.limits.pacedstream import PacedStream, Terms
 from relay.limits.pacing import Pacer
 from relay.limits.refusals import Refusal, month_is_used_up, too_fast, too_large, too_many_streams
 from relay.limits.ways import Way
 from relay.mux.session import Session
+from relay.mux.streamevents import StreamEvents
 
 _NEVER = Month("", 0.0, 0.0)
 
@@ -29,6 +29,25 @@ class Ask:
     address: str
     length: int | None = None
     upgrade: bool = False
+
+
+class _PacedOpener:
+    """What an exchange that is under limits is given in the place of a session, for one request."""
+
+    __slots__ = ("_pacer", "_session", "_terms", "_upgrade")
+
+    def __init__(self, session: Session, pacer: Pacer, terms: Terms, upgrade: bool) -> None:
+        self._session = session
+        self._pacer = pacer
+        self._terms = terms
+        self._upgrade = upgrade
+
+    def open(self, payload: bytes, ended: bool, owner: StreamEvents) -> PacedStream:
+        """See `Session.open`."""
+        most = None if self._upgrade else self._terms.body
+        stream = PacedStream(self._terms, self._pacer, owner, most)
+        stream.open(self._session, payload, ended)
+        return stream
 
 
 class Meter:
@@ -98,7 +117,7 @@ class Meter:
 
     def opener(self, session: Session, pacer: Pacer, ask: Ask) -> Opener:
         """What the exchange of a request that was let in opens its stream with."""
-        return PacedOpener(session, pacer, self, ask.upgrade) if self.paced else session
+        return _PacedOpener(session, pacer, self, ask.upgrade) if self.paced else session
 
     # ---- counts
 

@@ -110,6 +110,10 @@ class PacedStream:
             self._waits = True
         return not self._waits
 
+    def write_view(self, data: memoryview) -> bool:
+        """See `Stream.write_view`."""
+        return self.write(bytes(data))
+
     def end(self, trailers: bytes = b"") -> None:
         """See `Stream.end`."""
         if self._dead:

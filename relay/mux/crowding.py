@@ -44,7 +44,7 @@ class Crowding:
         """No credit could be given on the session: is that because so much is held?"""
         host = self._host
         if self._timer is None and not host.ended and self._over(FULL):
-            self._consumed = {stream.id: stream.window.consumed for stream in host.streams.values()}
+            self._consumed = {stream.id: stream.seen.consumed for stream in host.streams.values()}
             self._timer = host.loop.call_later(PATIENCE, self._look)
 
     def _over(self, share: float) -> bool:
@@ -57,8 +57,8 @@ class Crowding:
         self._consumed = {}
         if host.ended or not self._over(FULL):
             return
-        stalled = [one for one in host.streams.values() if before.get(one.id) == one.window.consumed]
-        stalled.sort(key=lambda one: one.window.held())
+        stalled = [one for one in host.streams.values() if before.get(one.id) == one.seen.consumed]
+        stalled.sort(key=lambda one: one.seen.held())
         while stalled and self._over(ENOUGH):
             stream = stalled.pop()
             owner = stream.owner

@@ -9,7 +9,7 @@ from relay.mux.streamevents import StreamEvents
 
 
 class SessionEvents(Protocol):
-    """Called on the event loop's thread; whatever is done in a call is sent at the end of its turn."""
+    """Called on the event loop's thread; whatever is done in a call is sent by the end of its turn."""
 
     def on_handshake(self, kind: int, payload: bytes) -> None:
         """HELLO, WELCOME, REFUSED, RENEW or RENEWED came in."""

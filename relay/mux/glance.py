@@ -41,7 +41,7 @@ def look(sessions: Iterable[Session]) -> Glance:
         found.credit_left += credit
         queued = 0
         for stream in streams.values():
-            own = stream.window
+            own = stream.seen
             if own.received >= own.granted and own.held():
                 found.stalled_received += 1
             if pending := stream.pending:

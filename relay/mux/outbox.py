@@ -1,7 +1,8 @@
 """What leaves next: control frames first, then one data frame per stream in turn. Bytes wait here, not in the kernel.
 
-All that one turn of the event loop queued leaves in one message. Small data that its stream and the session have
-credit for goes straight to the message under construction; everything else waits in its stream's own queue.
+What one turn of the event loop queued leaves in one message; as soon as that is `EARLY` bytes it leaves before the turn
+ends. Small data that its stream and the session have credit for goes straight to the message under construction;
+everything else waits in its stream's own queue.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ CONTROL_MOST = 8 * 1024 * 1024
 # Between the two a head or trailers cost their own stream, so that no visitor's can cost the session.
 CONTROL_STREAM = 4 * 1024 * 1024
 _ROOM = bytes(ROOM)
-pack = HEADER.pack
+_pack = HEADER.pack
 
 
 class Queued(Protocol):
@@ -67,17 +68,12 @@ class Outbox:
         self.moved = 0
         """DATA bytes sent since the session began."""
 
-    def add(self, frame: bytes) -> None:
-        """A control frame, or any frame whose order matters more than its turn."""
-        self.control.append(frame)
-        self.size += len(frame)
-
-    def add_small(self, stream: Queued, kind: int, data: bytes) -> bool:
+    def add_small(self, stream: Queued, kind: int, data: bytes | memoryview) -> bool:
         """Small data past the turns, in a frame of `kind`: DATA, with the end or without. False: it has to wait."""
         length = len(data)
         if length > SMALL or length > stream.send_credit or length > self.credit or self.size >= DIRECT_MOST:
             return False
-        self.control += (pack(stream.id, kind << 24 | length), data)
+        self.control += (_pack(stream.id, kind << 24 | length), data)
         self.size += HEADER_SIZE + length
         self.credit -= length
         self.moved += length
@@ -106,7 +102,7 @@ class Outbox:
             most = min(FRAME_SHARED if ready else FRAME_ALONE, self.credit, stream.send_credit)
             data, length, ends = stream.take(most)
             if length or ends:
-                parts.append(pack(stream.id, (DATA_END if ends else DATA) << 24 | length))
+                parts.append(_pack(stream.id, (DATA_END if ends else DATA) << 24 | length))
                 parts += data
                 size += HEADER_SIZE + length
                 self.credit -= length

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from struct import error as StructError
 
 from relay.mux.outbox import Queued
 from relay.mux.receivers import Receiver
@@ -15,8 +16,10 @@ from relay.wire import frames
 from relay.wire.errors import RemoteProtocolError, ResetCode
 from relay.wire.frames import HEADER, HEADER_SIZE
 
-unpack = HEADER.unpack_from
+_unpack = HEADER.unpack_from
 _HEAD = frames.HEAD
+_FOLLOWS = frozenset((frames.DATA, frames.DATA_END, frames.END))
+"""What may follow a head and be written with it."""
 
 
 class FrameReader:
@@ -36,17 +39,21 @@ class FrameReader:
         """A frame came that brought nothing. Raises `RemoteProtocolError`."""
 
     def read(self, message: memoryview, size: int) -> int:
-        """Each frame to whom it is for; how many, and one more. Raises `RemoteProtocolError`."""
+        """Gives each frame to whom it is for; what that cost of the turn: one for the message and one for each frame.
+
+        Raises `RemoteProtocolError`.
+        """
         if size > frames.MAX_MESSAGE:
             raise RemoteProtocolError(f"message of {size} bytes, allowed are {frames.MAX_MESSAGE}")
         streams, receivers = self.streams, self.receivers
         headed: Stream | None = None
         position, count = 0, 1
         while position < size:
+            try:
+                number, word = _unpack(message, position)
+            except StructError:
+                raise RemoteProtocolError("message ends inside a frame header") from None
             body = position + HEADER_SIZE
-            if body > size:
-                raise RemoteProtocolError("message ends inside a frame header")
-            number, word = unpack(message, position)
             length = word & 0xFFFFFF
             position = body + length
             if position > size:
@@ -54,18 +61,12 @@ class FrameReader:
             kind = word >> 24
             stream = streams.get(number)
             if headed is not None:
-                if stream is not headed:
+                if stream is not headed or kind not in _FOLLOWS:
                     self._tell_lull(headed)
                 headed = None
-            receiver = receivers.get(kind) if stream is not None else None
-            if receiver is None or stream is None:
-                if frames.check(kind, number, length):
-                    self.on_strange(kind, number, message[body:position])
-                else:
-                    self.on_empty()
-            else:
-                least, most, receive = receiver
-                if not least <= length <= most:
+            if stream is not None and (receiver := receivers.get(kind)) is not None:
+                lengths, receive = receiver
+                if length not in lengths:
                     frames.check(kind, number, length)
                 try:
                     receive(stream, message[body:position])
@@ -75,6 +76,10 @@ class FrameReader:
                     self.on_defect(stream, error)
                 if kind == _HEAD:
                     headed = stream
+            elif frames.check(kind, number, length):
+                self.on_strange(kind, number, message[body:position])
+            else:
+                self.on_empty()
             if self.ended:
                 return count
             count += 1

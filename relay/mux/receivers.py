@@ -8,8 +8,8 @@ from relay.mux.stream import Stream
 from relay.wire import frames
 from relay.wire.errors import RemoteProtocolError
 
-Receiver = tuple[int, int, Callable[[Stream, memoryview], None]]
-"""The least and the greatest length of the payload, and what is done with it."""
+Receiver = tuple[range, Callable[[Stream, memoryview], None]]
+"""The lengths that the payload may have, in bytes, and what is done with it."""
 
 
 def _refuse_head(stream: Stream, payload: memoryview) -> None:
@@ -21,7 +21,7 @@ def _refuse_open(stream: Stream, payload: memoryview) -> None:
 
 
 def _table(receivers: dict[int, Callable[[Stream, memoryview], None]]) -> dict[int, Receiver]:
-    return {kind: (*frames.lengths(kind), receive) for kind, receive in receivers.items()}
+    return {kind: (frames.lengths(kind), receive) for kind, receive in receivers.items()}
 
 
 ACCEPTOR = _table(

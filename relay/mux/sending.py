@@ -26,6 +26,8 @@ _OPEN, _LOCAL_ENDED, _REMOTE_ENDED, _CLOSED = State
 QUEUE_FULL = 64 * 1024
 QUEUE_FULL_BULK = 256 * 1024
 BULK_FROM = 16 * 1024 * 1024
+# So much of a stream that has the link to itself is sent at once: its source need not be told to wait and to go on.
+LARGE = 64 * 1024
 _TOO_MUCH = "too much waits for the link"
 
 
@@ -48,7 +50,10 @@ class StreamHost(Protocol):
         """Queues a head, or an end."""
 
     def schedule(self) -> None:
-        """Sends at the end of this turn of the loop."""
+        """Sends at the end of this turn of the loop, or now if much is queued."""
+
+    def send_large(self) -> None:
+        """Sends now what a stream has queued, if no other has anything; else as `schedule`."""
 
     def grant(self) -> None:
         """Gives the peer credit on the session where that is worth a frame."""
@@ -104,7 +109,7 @@ class SendingHalf:
         if self._send_block(HEAD_END if ended else HEAD, payload) and ended:
             self._close_local()
 
-    def write(self, data: bytes) -> bool:
+    def write(self, data: bytes | memoryview) -> bool:
         """Sends or queues `data` (not empty). False: wait for `on_writable` before writing more."""
         if (self.state is not _OPEN and self.state is not _REMOTE_ENDED) or self._ending is not None:
             self._too_late("data")
@@ -119,10 +124,22 @@ class SendingHalf:
         self._queued += len(data)
         if self.send_credit > 0:
             session.outbox.wait(self)
-            session.schedule()
+            if self._queued >= LARGE:
+                session.send_large()
+            else:
+                session.schedule()
         if self._queued >= self._full:
             self._blocked = True
         return not self._blocked
+
+    def write_view(self, data: memoryview) -> bool:
+        """As `write`, of bytes that are there only during the call: what has to wait is copied."""
+        if len(data) < LARGE or self._queued:
+            return self.write(bytes(data))
+        go_on = self.write(data)
+        if self._queue and self._queued:
+            self._queue[-1] = bytes(self._queue[-1])
+        return go_on
 
     def finish(self, data: bytes) -> None:
         """The last bytes (not empty), and the end behind them: in one frame, where they need not wait."""

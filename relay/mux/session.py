@@ -7,6 +7,7 @@ handshake's frames are handed to the owner as they are.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 from relay.mux.carrier import Carrier, close_code
 from relay.mux.crowding import Crowding
@@ -15,7 +16,6 @@ from relay.mux.events import SessionEvents
 from relay.mux.heartbeat import Heartbeat
 from relay.mux.inbox import OF_CARRIER, SMALL, Inbox, Noise, causes
 from relay.mux.keepalive import Keepalive
-from relay.mux.options import SessionOptions
 from relay.mux.outbox import CONTROL_BUSY, CONTROL_MOST, EARLY, Outbox, Queued, split
 from relay.mux.reading import FrameReader
 from relay.mux.receivers import ACCEPTOR, OPENER
@@ -27,10 +27,24 @@ from relay.wire.frames import HEADER, HEADER_SIZE, U64, encode, encode_credit, e
 from relay.wire.states import State
 from relay.wire.window import SessionWindow
 
-pack = HEADER.pack
+_pack = HEADER.pack
 _LOCAL_ENDED, _REMOTE_ENDED = State.LOCAL_ENDED, State.REMOTE_ENDED
 _HANDSHAKE = frozenset((frames.HELLO, frames.WELCOME, frames.REFUSED, frames.RENEW, frames.RENEWED))
 _ANY_TIME = frozenset((frames.PING, frames.PONG, frames.GOING_AWAY))
+_OPEN = frozenset((frames.OPEN, frames.OPEN_END))
+_DATA = frozenset((frames.DATA, frames.DATA_END))
+_LAST = frames.MAX_STREAM_ID - 2
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """How a session behaves. `opener`: this side opens streams (the relay), the other accepts them (an agent)."""
+
+    opener: bool
+    max_streams: int = 4096
+    session_window: int = frames.MAX_SESSION_WINDOW
+    stream_window: int = 32 * 1024 * 1024
+    ping_interval: float = 5.0
 
 
 class Session(FrameReader):
@@ -79,7 +93,7 @@ class Session(FrameReader):
         if ended:
             stream.state = _LOCAL_ENDED
         self.send_block(frames.OPEN_END if ended else frames.OPEN, number, payload)
-        if number >= frames.MAX_STREAM_ID - 2:
+        if number >= _LAST:
             self.leaving = True
             self.go_away(AwayCode.SHUTDOWN, "all stream numbers are used up")
         return stream
@@ -130,7 +144,7 @@ class Session(FrameReader):
             raise LocalProtocolError(f"a head of {length} bytes, allowed are at most {frames.MAX_HEAD}")
         if not self.ended:
             outbox = self.outbox
-            outbox.control += (pack(number, kind << 24 | length), payload)
+            outbox.control += (_pack(number, kind << 24 | length), payload)
             size = outbox.size = outbox.size + HEADER_SIZE + length
             if not self._scheduled or size >= EARLY:
                 self._queued()
@@ -153,6 +167,13 @@ class Session(FrameReader):
             self._scheduled = True
             self.loop.call_soon(self._flush_turn)
 
+    def send_large(self) -> None:
+        """See `StreamHost.send_large`."""
+        if self.writable and not self._flushing and len(self.outbox.ready) == 1:
+            self._flush()
+        else:
+            self.schedule()
+
     def _flush_turn(self) -> None:
         self._scheduled = False
         self._flush()
@@ -160,23 +181,25 @@ class Session(FrameReader):
     def _flush(self) -> None:
         served: list[Queued] = []
         self._flushing = True
-        while self.writable and not self.ended:
-            message = self.outbox.next_message(served)
-            if message is None:
-                break
-            if len(message) <= frames.MAX_MESSAGE:
-                self.writable = self.carrier.send(message)
-            else:
-                for part in split(message):
-                    self.writable = self.carrier.send(part)
-            if served:
-                for stream in served:
-                    try:
-                        stream.on_sent()
-                    except Exception as error:
-                        self.on_defect(stream, error)
-                served.clear()
-        self._flushing = False
+        try:
+            while self.writable and not self.ended:
+                message = self.outbox.next_message(served)
+                if message is None:
+                    break
+                if len(message) <= frames.MAX_MESSAGE:
+                    self.writable = self.carrier.send(message)
+                else:
+                    for part in split(message):
+                        self.writable = self.carrier.send(part)
+                if served:
+                    for stream in served:
+                        try:
+                            stream.on_sent()
+                        except Exception as error:
+                            self.on_defect(stream, error)
+                    served.clear()
+        finally:
+            self._flushing = False
 
     # ---- events of the carrier
 
@@ -244,12 +267,12 @@ class Session(FrameReader):
         if not number:
             self._on_session_frame(kind, payload)
             return
-        if kind & ~frames.END_FLAG == frames.OPEN:
+        if kind in _OPEN:
             self._on_open(number, bytes(payload), kind == frames.OPEN_END)
         elif not number & 1 or number > self._last_id:
             raise RemoteProtocolError(f"{frames.NAMES[kind]} on stream {number}, which was never opened")
         self.on_empty()
-        if kind & ~frames.END_FLAG == frames.DATA:
+        if kind in _DATA:
             self.window.on_received(len(payload))
             self.window.consumed += len(payload)
 

@@ -15,6 +15,7 @@ from relay.wire.states import State
 from relay.wire.window import ReceiveWindow
 
 _OPEN, _LOCAL_ENDED, _REMOTE_ENDED, _CLOSED = State
+_UNUSED = ReceiveWindow(STREAM_WINDOW, STREAM_WINDOW)
 
 
 class Stream(SendingHalf):
@@ -44,6 +45,11 @@ class Stream(SendingHalf):
         if self._window is None:
             self._window = ReceiveWindow(STREAM_WINDOW, self._window_most)
         return self._window
+
+    @property
+    def seen(self) -> ReceiveWindow:
+        """The same for who only looks: streams that have none share one, of which nothing was used."""
+        return self._window or _UNUSED
 
     # ---- receiving, called by the session
 

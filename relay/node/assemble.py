@@ -18,7 +18,7 @@ from relay.edge.services import KeyRefusal, Services, Timeouts
 from relay.edge.visitor import Visitor
 from relay.keys.tokens import TokenVerifier
 from relay.limits.pacing import Pacer
-from relay.mux.options import SessionOptions
+from relay.mux.session import SessionOptions
 from relay.node.bookkeeper import Bookkeeper, Uses
 from relay.node.follower import Followed, Follower
 from relay.node.ground import Ground

@@ -19,6 +19,7 @@ import uvloop
 from relay import __version__
 from relay.api import app as api
 from relay.api.door import BoundedHttp, door_factory
+from relay.mux.heap import keep_heap
 from relay.node import systemd, takeover
 from relay.node.assemble import Node, Report, adopt, assemble, visitor_factory
 from relay.node.certificates import Certificates
@@ -146,6 +147,7 @@ class Serving:
         await self._take_seat(node, bound, seat, departure)
         # What is there by now stays: looking through all of it again and again would halt everybody for 0.1 s.
         gc.freeze()
+        keep_heap()
         self._report_serving(node, bound.names())
         if self._take_over:
             self._report({"event": "took_over", "pid": seat.predecessor.pid if seat.predecessor else None})
@@ -238,7 +240,7 @@ class Serving:
             self._stop.set_result(signal.SIGTERM)
 
     async def _sweep(self, node: Node) -> None:
-        """Asks every visitor's connection for its deadlines, and ends sessions whose key is over."""
+        """Asks every visitor's connection for its deadlines, ends sessions whose key is over, counts what is over."""
         while True:
             asked = self._loop.time()
             await asyncio.sleep(SWEEP_EVERY)
@@ -246,6 +248,7 @@ class Serving:
             self._lag.observe(max(now - asked - SWEEP_EVERY, 0.0))
             node.live.expire(time.time())
             await node.pressure.check(now)
+            node.services.traffic.settle()
             for visitor in list(node.services.visitors):
                 try:
                     visitor.check(now)

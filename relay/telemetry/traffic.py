@@ -75,7 +75,8 @@ class Traffic:
             self.settle()
 
     def settle(self) -> None:
-        """Counts what came since the last time: many together cost a fraction. Whoever reads calls this before."""
+        """Counts what came since the last time: many together cost a fraction. Called before the numbers are read, and
+        now and then, so that the last ones are not kept."""
         fresh, self._fresh = self._fresh, []
         self.requests.update([(one.status // 100, one.error) for one in fresh])
         self.duration.observe_all([one.over_at - one.began for one in fresh])

@@ -14,8 +14,7 @@ from functools import partial
 
 from relay.limits.brakes import network_of
 from relay.mux.carrier import Carrier
-from relay.mux.options import SessionOptions
-from relay.mux.session import Session
+from relay.mux.session import Session, SessionOptions
 from relay.mux.stream import Stream
 from relay.mux.streamevents import StreamEvents
 from relay.telemetry.links import LinkCounts

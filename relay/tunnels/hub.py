@@ -219,10 +219,6 @@ class Hub(Hold[Link]):
         self.by_key.setdefault(principal.key_id, set()).add(link)
         self.metering.remeasure(link)
 
-    def open_streams(self) -> int:
-        """Streams open on all links."""
-        return sum(len(link.session.streams) for link in self.sessions())
-
     def carried(self) -> tuple[int, int]:
         """Bytes of bodies towards agents and from them, over all links that there were, those under way included."""
         sent, received = self.metering.carried

@@ -1,4 +1,4 @@
-"""The frames: every number of the wire, and the codec between bytes and frames. No I/O, no clock.
+"""The frames: every number of the wire, what a frame may look like, and how one is written. No I/O, no clock.
 
 A frame is an 8-byte header and a payload, big-endian:
 
@@ -8,8 +8,8 @@ A frame is an 8-byte header and a payload, big-endian:
     |  u32  | u8 |   u24    | `length` bytes|
     +-------+----+----------+---------------+
 
-A carrier message holds one or more whole frames. This room decides what a frame may look like on its own; what
-it may mean at a given moment is decided by `states` and by the mux.
+A carrier message holds one or more whole frames. This room decides what a frame may look like on its own;
+what it may mean at a given moment is decided by `states` and by the mux, whose `reading` takes messages apart.
 """
 
 from __future__ import annotations
@@ -140,9 +140,10 @@ def check(kind: int, stream: int, length: int) -> bool:
     return True
 
 
-def lengths(kind: int) -> tuple[int, int]:
-    """The least and the greatest length of a frame's payload, in bytes."""
-    return _RULES[kind][:2]
+def lengths(kind: int) -> range:
+    """The lengths that a frame's payload may have, in bytes."""
+    least, most, _ = _RULES[kind]
+    return range(least, most + 1)
 
 
 def encode_reset(stream: int, code: int, detail: str = "", delivered: bool = False) -> bytes:
@@ -151,7 +152,7 @@ def encode_reset(stream: int, code: int, detail: str = "", delivered: bool = Fal
 
 
 def decode_reset(payload: memoryview) -> tuple[int, bool, str]:
-    """(code, delivered, detail) of a RESET payload that `decode` let through."""
+    """(code, delivered, detail) of a RESET payload that `check` let through."""
     code, flags = RESET_HEAD.unpack_from(payload)
     return code, bool(flags & RESET_DELIVERED), str(payload[RESET_HEAD.size :], "utf-8", "replace")
 
@@ -162,7 +163,7 @@ def encode_going_away(code: int, last_stream: int, detail: str = "") -> bytes:
 
 
 def decode_going_away(payload: memoryview) -> tuple[int, int, str]:
-    """(code, last stream, detail) of a GOING_AWAY payload that `decode` let through."""
+    """(code, last stream, detail) of a GOING_AWAY payload that `check` let through."""
     code, last = AWAY_HEAD.unpack_from(payload)
     return code, last, str(payload[AWAY_HEAD.size :], "utf-8", "replace")
 

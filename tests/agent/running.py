@@ -14,6 +14,7 @@ from relay.agent.forwarder import Forwarder
 from relay.agent.link import Link
 from relay.agent.lookups import Lookups
 from relay.agent.runner import Agent
+from relay.agent.sparing import Sparing
 from relay.exchange.heads import RequestHead, encode_request
 from tests.agent.localside import within
 from tests.agent.relayside import Relay, a_relay, settings, until
@@ -28,7 +29,8 @@ class Running:
         self.events: list[dict[str, Any]] = []
         self.proxy: FaultProxy | None = None
         """Between the agent and its relay, if there is one."""
-        self.agent = Agent(asked, self.events.append, "test-agent/1", now, quiet=quiet)
+        report = Sparing(self.events.append) if quiet else self.events.append
+        self.agent = Agent(asked, report, "test-agent/1", now)
         self.task = asyncio.ensure_future(self.agent.run())
 
     def said(self, *kinds: str) -> list[dict[str, Any]]:

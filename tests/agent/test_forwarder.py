@@ -7,6 +7,7 @@ import pytest
 from relay.agent.answers import AnswerHead
 from relay.agent.forwarder import Forwarder, Route
 from relay.agent.requests import LocalEvents, LocalRequest
+from relay.agent.sparing import Sparing
 from relay.agent.targets import parse_target
 from relay.exchange.heads import (
     Fields,
@@ -87,7 +88,8 @@ class Agents:
         self.reports: list[dict[str, object]] = []
         self.time = 100.0
         route = Route("demo", parse_target(target), self.pool, upstream or [], private, preserve_host)  # type: ignore[arg-type]
-        self.forwarder = Forwarder({"demo": route}, self.reports.append, lambda: self.time, quiet=quiet)
+        report = Sparing(self.reports.append) if quiet else self.reports.append
+        self.forwarder = Forwarder({"demo": route}, report, lambda: self.time)
         self.side: Side
         self.side, self.relay = against(opener=False)
         self.side.on_open = self.forwarder.accept  # type: ignore[method-assign]

@@ -188,6 +188,17 @@ async def test_a_request_that_is_given_up_at_once_is_not_sent() -> None:
 
 
 @on_every_loop
+async def test_a_head_that_has_not_left_does_not_leave_for_the_next_request() -> None:
+    """An upgrade that was refused before it was asked, and another request in the same turn: its head alone leaves."""
+    async with joined() as local:
+        local.begin(HANDSHAKE)
+        local.connection.data_received(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        assert local.connection.state == IDLE
+        local.begin(post("length", (b"Content-Length", b"2")))
+        assert (await local.peer.head()).startswith(b"POST /in ")
+
+
+@on_every_loop
 async def test_empty_bodies() -> None:
     """A length of nought sends nothing, an empty chunked body its last chunk."""
     async with joined() as local:

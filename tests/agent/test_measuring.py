@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import functools
 import math
+import signal
+from dataclasses import replace
+from typing import Any
 
+import pytest
 from prometheus_client.core import Metric
 
+from relay.agent import runner as runner_room
 from relay.agent.measuring import AgentNumbers, pages
 from relay.agent.tally import Tally
 from relay.exchange.heads import RequestHead, encode_request
-from tests.agent.relayside import until
+from tests.agent.localside import within
+from tests.agent.relayside import a_relay, settings, until
 from tests.agent.running import Running, request, served
 from tests.mux.ends import Owner
 from tests.support.local import LocalService
@@ -81,3 +90,46 @@ async def test_a_visitor_that_does_not_read_is_seen() -> None:
         owner.greedy = True
         owner.take()
         await until(lambda: values(told(run)["relay_agent_streams_stalled"]) == {("in",): 0, ("out",): 0})
+
+
+def test_a_quiet_agent_counts_all_of_its_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody wants to read one by one is in the numbers all the same."""
+    loop = asyncio.SelectorEventLoop()
+    monkeypatch.setattr(runner_room, "_loop_factory", lambda: lambda: loop)
+    monkeypatch.setattr(runner_room, "keep_heap", lambda: None)
+    monkeypatch.setattr("gc.freeze", lambda: None)  # this process goes on
+    stack = contextlib.AsyncExitStack()
+    relay = loop.run_until_complete(stack.enter_async_context(a_relay()))
+    local = loop.run_until_complete(stack.enter_async_context(LocalService()))
+    found: list[asyncio.Task[bytes]] = []
+    told: list[str] = []
+
+    async def visits(host: str, port: int) -> bytes:
+        try:
+            await until(lambda: relay.links)
+            for _ in range(3):
+                owner = request(relay)
+                await until(functools.partial(_ended, owner))
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            page = await within(reader.read())
+            writer.close()
+            return bytes(page)
+        finally:
+            await stack.aclose()
+            signal.raise_signal(signal.SIGTERM)
+
+    def report(event: dict[str, Any]) -> None:
+        told.append(event["event"])
+        if event["event"] == "metrics":
+            host, _, port = event["address"].rpartition(":")
+            found.append(asyncio.ensure_future(visits(host, int(port))))
+
+    asked = replace(settings(relay.url, port=local.port), metrics=("127.0.0.1", 0))
+    runner_room.run(asked, report, quiet=True)
+    assert b'relay_agent_requests_total{class="2xx",error=""} 3.0\n' in found[0].result()
+    assert told.count("request") == 1
+
+
+def _ended(owner: Owner) -> bool:
+    return owner.trailers is not None

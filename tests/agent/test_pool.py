@@ -230,7 +230,7 @@ async def test_new_connection_that_closes_is_a_failure() -> None:
 
 @on_every_loop
 async def test_what_was_said_of_the_call_holds_on_its_second_connection() -> None:
-    """A handshake that is sent again keeps its pause and its half-close."""
+    """A handshake that is sent again keeps its half-close."""
     async with pooled() as local:
         asked = LocalRequest(b"GET", b"/ws", [(b"Host", b"x")], "upgrade")
         peer = await local.answered()

@@ -42,9 +42,14 @@ SEEN: list[tuple[object, ...]] = []
 
 
 def outcome(kind: Any, words: list[str], *, here: bool) -> object:
-    """What a command saw, or what was complained of."""
+    """What a command that takes this kind saw, or what was complained of."""
+    return said_by(takes(kind), words, here=here)
+
+
+def said_by(command: Callable[..., None], words: list[str], *, here: bool) -> object:
+    """What it saw, or what was complained of."""
     app = typer.Typer(add_completion=False)
-    app.command()(takes(kind))
+    app.command()(command)
     made = typer.main.get_command(app)
     if here:
         made = make_plain_ones_here(made, ["--help"])
@@ -75,6 +80,28 @@ def test_a_path_that_cannot_be_read_is_left_to_typer(monkeypatch: pytest.MonkeyP
     complaint = outcome(Path, ["--one", "/etc"], here=True)
     assert complaint == outcome(Path, ["--one", "/etc"], here=False)
     assert "not readable" in str(complaint)
+
+
+@pytest.mark.parametrize("unreadable", [False, True])
+@pytest.mark.parametrize(
+    ("denied", "path", "complaint"),
+    [("file_okay", "/etc/passwd", "is a file"), ("dir_okay", "/etc", "is a directory"), ("readable", "/etc", "")],
+)
+def test_a_path_of_which_something_is_denied_is_left_to_typer(
+    denied: str, path: str, complaint: str, unreadable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it may be a file, or a directory, or must be readable."""
+    if unreadable:
+        monkeypatch.setattr("os.access", lambda *_: False)
+
+    def command(one: Path) -> None:
+        SEEN.append((one,))
+
+    rules: dict[str, Any] = {denied: False}
+    command.__annotations__["one"] = Annotated[Path, typer.Option(**rules)]
+    said = said_by(command, ["--one", path], here=True)
+    assert said == said_by(command, ["--one", path], here=False)
+    assert complaint in str(said)
 
 
 PROGRAM = """

@@ -29,6 +29,8 @@ class Plain(Connection):
     def __init__(self, services: Services) -> None:
         super().__init__(services)
         self.got: list[bytes] = []
+        self.large: list[int] = []
+        self.takes_large = False
         self.keep_half_open = False
         self.half_closes = 0
         self.drained = 0
@@ -37,6 +39,10 @@ class Plain(Connection):
 
     def on_bytes(self, data: bytes) -> None:
         self.got.append(data)
+
+    def on_large(self, data: memoryview) -> bool:
+        self.large.append(len(data))
+        return self.takes_large
 
     def on_half_close(self) -> bool:
         self.half_closes += 1
@@ -139,6 +145,19 @@ async def test_reads_grow_while_what_they_bring_is_taken() -> None:
     assert max(sizes) == 4 * READ_LEAST
     connection.read_small()
     assert len(connection.get_buffer(-1)) == READ_LEAST
+
+
+@virtual
+async def test_many_bytes_are_offered_uncopied_first() -> None:
+    """Whoever takes them so gets no copy; few bytes are always copied."""
+    connection, wire = connected()
+    connection.takes_large = True
+    wire.arrive(bytes(READ_LEAST))
+    wire.arrive(b"few")
+    assert (connection.large, connection.got) == ([READ_LEAST], [b"few"])
+    connection.takes_large = False
+    wire.arrive(bytes(READ_LEAST))
+    assert [len(part) for part in connection.got] == [3, READ_LEAST]
 
 
 @virtual

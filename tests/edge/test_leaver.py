@@ -222,6 +222,24 @@ async def test_a_request_that_is_held_is_handed_over() -> None:
 
 
 @virtual
+async def test_the_same_request_again_is_held_and_handed_over_like_any_other() -> None:
+    """What is known of its head from the last time does not stand in for its bytes."""
+    place = Place()
+    agent = await place.agent()
+    visit = await seasoned(place, agent)
+    await agent.leave()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        visit.transport._extra["socket"] = ours  # type: ignore[attr-defined]
+        await visit.send(GET)
+        assert (place.services.hub.held, visit.sent) == (1, HELLO)
+        ((descriptor, sent),) = place.services.hand_over_held()
+        socket.close(descriptor)
+    assert sent == GET
+    assert visit.sent == HELLO
+
+
+@virtual
 async def test_nothing_else_is_handed_over() -> None:
     """Idle, under way, or held by way of a password that was checked first: these have another end."""
     place, agent, _ = await served()

@@ -8,7 +8,7 @@ import pytest
 
 from relay.edge.answers import Code
 from relay.edge.guard import Request, check
-from relay.edge.routing import Caller, Unroutable, begin, find
+from relay.edge.routing import MOST_KEPT, Caller, Unroutable, begin, find
 from relay.edge.services import Services, Timeouts
 from relay.exchange.heads import Fields
 from relay.tunnels.hold import HoldBounds
@@ -186,3 +186,14 @@ def test_who_asks(trusted: bool, chain: list[bytes], address: str) -> None:
     services = Services(hub, "tunnels.localhost", Timeouts(), trusted=(ip_network("192.0.2.0/24"),) * trusted)
     request = a_request(fields=[(b"X-Forwarded-For", value) for value in chain])
     assert Caller(services, "192.0.2.7", trusted).who(request) == address
+
+
+@virtual
+async def test_a_large_head_is_not_kept() -> None:
+    """What a small head became is there for the next request that is the same; a large one is let go."""
+    place = Place()
+    await place.agent()
+    caller = Caller(place.services, "192.0.2.7", trusted=False)
+    small, large = a_request(), a_request(fields=[(b"Cookie", bytes(65 for _ in range(MOST_KEPT)))])
+    assert caller.encode(small) is caller.encode(small)
+    assert caller.encode(large) is not caller.encode(large)

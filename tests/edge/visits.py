@@ -39,6 +39,8 @@ class Transport(asyncio.Transport):
         super().__init__({"peername": peer, "ssl_object": object() if tls else None})
         self.protocol: Connection
         self.sent = bytearray()
+        self.writes = 0
+        """In how many pieces it was written."""
         self.unsent = 0
         """Bytes of `sent` that the visitor has not taken; grows only while `stuck`."""
         self.stuck = False
@@ -57,6 +59,7 @@ class Transport(asyncio.Transport):
         if self._closing:
             return
         self.sent += data
+        self.writes += 1
         if self.stuck:
             self.unsent += len(data)
             if self.unsent > HIGH_WATER and not self._full:

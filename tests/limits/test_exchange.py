@@ -95,6 +95,41 @@ async def test_an_answer_comes_whole() -> None:
     assert visit.allowance.streams == 0
 
 
+@pytest.mark.parametrize("body", [b"", b"body"])
+@virtual
+async def test_a_head_does_not_wait_for_bytes_that_do(body: bytes) -> None:
+    """It is told to be alone where nothing of its body came, or where none of it may pass yet."""
+    visit = Visit(joined(), b"GET")
+    await settle()
+    while visit.pacer.grab(visit.meter.down, 1000):
+        pass
+    stream = visit.ends.agent.owners[-1].stream
+    assert stream is not None
+    stream.send_head(encode_response(ResponseHead(200, b"", [])))
+    if body:
+        stream.finish(body)
+    await settle()
+    assert visit.head is not None
+    assert (visit.lulls, visit.body, visit.trailers) == (1, b"", None)
+    await asyncio.sleep(0.1)
+    assert (visit.lulls, visit.body, visit.trailers) == (1, body, [] if body else None)
+    assert visit.allowance.streams == (0 if body else 1)
+
+
+@virtual
+async def test_an_answer_of_one_frame_passes_at_once() -> None:
+    """Where the limit leaves room for it, there is no lull between its head and its body."""
+    visit = Visit(joined(), b"GET")
+    await settle()
+    stream = visit.ends.agent.owners[-1].stream
+    assert stream is not None
+    stream.send_head(encode_response(ResponseHead(200, b"", [])))
+    stream.finish(b"body")
+    await settle()
+    assert (visit.lulls, visit.body, visit.trailers) == (0, b"body", [])
+    assert visit.allowance.streams == 0
+
+
 @virtual
 async def test_a_body_that_is_too_large_fails_by_name() -> None:
     """The visitor's side learns the contract's code and the limit."""

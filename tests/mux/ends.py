@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from relay.mux.carrier import ROOM
-from relay.mux.options import SessionOptions
-from relay.mux.session import Session
+from relay.mux.session import Session, SessionOptions
 from relay.mux.stream import Stream
 from relay.mux.streamevents import StreamEvents
 from relay.wire import frames

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from relay.mux.glance import Carried, Glance, look, round_trips
-from tests.mux.ends import Owner, joined, settle
+from tests.mux.ends import Owner, against, f_data, f_head, joined, settle
 from tests.support.clock import virtual
 
 
@@ -40,6 +40,19 @@ async def test_a_reader_that_does_not_take_stalls_its_stream_at_both_ends() -> N
     theirs.take()
     await settle()
     assert (look([ends.relay.session]).stalled_sent, look([ends.agent.session]).stalled_received) == (0, 0)
+
+
+@virtual
+async def test_a_look_changes_nothing() -> None:
+    """A stream that was looked at before its answer takes it whole as any other does."""
+    side, peer = against(opener=True)
+    owner = side.open(ended=True)
+    await settle()
+    assert look([side.session]).streams == 1
+    wholes: list[bytes] = []
+    owner.on_last = lambda data: wholes.append(bytes(data))  # type: ignore[method-assign]
+    await peer.send(f_head(1), f_data(1, b"x", ended=True))
+    assert wholes == [b"x"]
 
 
 @virtual

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.mux.carrier import ROOM
-from relay.mux.outbox import FRAME_ALONE, FRAME_SHARED, MESSAGE_TARGET, SMALL, Outbox, Queued, split
+from relay.mux.outbox import EARLY, FRAME_ALONE, FRAME_SHARED, MESSAGE_TARGET, SMALL, Outbox, Queued, split
 from relay.wire import frames
 from relay.wire.errors import ResetCode
 from relay.wire.frames import HEADER_SIZE, MAX_MESSAGE, encode
-from tests.mux.ends import Owner, against, f_credit, joined, settle
+from tests.mux.ends import Owner, Side, against, f_credit, joined, settle
 from tests.mux.test_windows import keep_writing
 from tests.support.clock import virtual
 from tests.support.framing import decode
@@ -88,8 +89,9 @@ def test_a_stream_that_is_alone_takes_large_frames() -> None:
 def test_control_comes_before_any_data() -> None:
     """Frames added while data waits are the first of the next message, whatever its size."""
     outbox = an_outbox(Source(1, MIB))
-    outbox.add(encode(frames.PING, 0, bytes(8)))
-    outbox.add(encode(frames.RESET, 3, bytes(3)))
+    for frame in (encode(frames.PING, 0, bytes(8)), encode(frames.RESET, 3, bytes(3))):
+        outbox.control.append(frame)
+        outbox.size += len(frame)
     assert [kind for kind, _, _ in next_frames(outbox)] == [frames.PING, frames.RESET, frames.DATA]
 
 
@@ -152,7 +154,9 @@ def test_a_message_that_grew_too_large_is_cut_between_frames(sizes: list[int]) -
 
 @virtual
 async def test_one_turn_of_the_loop_is_one_message() -> None:
-    """Opens, heads, small data and ends of many streams that one turn queued leave together."""
+    """Opens, heads, small data and ends of many streams that one turn queued leave together, as long as they are few
+    bytes.
+    """
     ends = joined()
     carrier = ends.relay.carrier
     await settle()
@@ -166,6 +170,121 @@ async def test_one_turn_of_the_loop_is_one_message() -> None:
     assert carrier.messages - before == 1
     assert len(ends.agent.owners) == 50
     assert all((bytes(owner.body), owner.trailers) == (b"body", b"") for owner in ends.agent.owners)
+
+
+@virtual
+async def test_much_of_one_turn_leaves_before_its_end() -> None:
+    """Small data, opens and heads: never more than a little waits, and all of it arrives in order."""
+    ends = joined()
+    relay, agent = await ends.opened()
+    mine, theirs = relay.stream, agent.stream
+    assert mine is not None
+    assert theirs is not None
+    ways: list[tuple[Side, Callable[[int], object]]] = [
+        (ends.relay, lambda at: mine.write(b"%100d" % at)),
+        (ends.relay, lambda at: ends.relay.open(b"%100d" % at)),
+        (ends.agent, lambda at: theirs.send_head(b"%100d" % at)),
+        (ends.agent, lambda at: theirs.write(b"%100d" % at)),
+    ]
+    for side, say in ways:
+        before = side.carrier.messages
+        for at in range(300):
+            say(at)
+            assert side.session.outbox.size < EARLY
+        assert 2 <= side.carrier.messages - before <= 6
+        await settle()
+    said = [b"%100d" % at for at in range(300)]
+    assert bytes(agent.body) == bytes(relay.body) == b"".join(said)
+    assert relay.heads == said
+    assert [owner.payload for owner in ends.agent.owners[1:]] == said
+
+
+@virtual
+async def test_nothing_is_sent_inside_another_sending() -> None:
+    """Streams that are told to go on, and then write much at once, do so one behind the other."""
+    side, peer = against(opener=True)
+    await peer.send(f_credit(0, MUCH))
+    depth, deepest, woken = 0, 0, 0
+
+    def wakes(owner: Owner) -> Callable[[str], None]:
+        def react(name: str) -> None:
+            nonlocal depth, deepest, woken
+            depth, woken = depth + 1, woken + 1
+            deepest = max(deepest, depth)
+            assert owner.stream is not None
+            side.open(bytes(EARLY))
+            owner.stream.write(bytes(MIB))
+            depth -= 1
+
+        return react
+
+    owners = [side.open() for _ in range(3)]
+    for owner in owners:
+        assert owner.stream is not None
+        owner.react = wakes(owner)
+        assert not owner.stream.write(bytes(MIB))
+    await settle()
+    await peer.send(*(f_credit(number, 10 * MIB) for number in (1, 3, 5)))
+    assert woken > 3
+    assert deepest == 1
+
+
+@virtual
+async def test_a_stream_that_is_woken_inside_anothers_write_goes_on() -> None:
+    """What a write sends early takes others' turns along: whoever has room again writes, and nothing is lost."""
+    ends = joined()
+    bulk, sink = await ends.opened()
+    small, other = await ends.opened()
+    large = bulk.stream
+    assert large is not None
+    assert small.stream is not None
+    written = 0
+    inside: list[bool] = []
+    writing = False
+
+    def go_on(name: str = "writable") -> None:
+        nonlocal written
+        if name == "writable":
+            inside.append(writing)
+            go = True
+            while go and written < 20:
+                go = large.write(bytes([written]) * 50_000)
+                written += 1
+
+    bulk.react = go_on
+    ends.relay.session.writable = False
+    assert not large.write(b"x" * 70_000)
+    ends.relay.session.writable = True
+    writing = True
+    small.stream.write(b"y" * EARLY)
+    writing = False
+    await asyncio.sleep(1.0)
+    assert inside[0]
+    assert bytes(other.body) == b"y" * EARLY
+    assert bytes(sink.body) == b"x" * 70_000 + b"".join(bytes([at]) * 50_000 for at in range(20))
+
+
+@virtual
+async def test_a_carrier_that_fails_once_does_not_hold_back_what_follows() -> None:
+    """Whoever wrote hears of it; later writes leave as early as before."""
+    ends = joined()
+    relay, agent = await ends.opened()
+    assert relay.stream is not None
+    carrier = ends.relay.carrier
+    send = carrier.send
+
+    def fail(message: bytearray) -> bool:
+        raise OSError("no memory")
+
+    carrier.send = fail  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="no memory"):
+        relay.stream.write(bytes(EARLY))
+    carrier.send = send  # type: ignore[method-assign]
+    before = carrier.messages
+    relay.stream.write(b"x" * EARLY)
+    assert carrier.messages - before == 1
+    await settle()
+    assert bytes(agent.body) == b"x" * EARLY
 
 
 @virtual

@@ -303,9 +303,9 @@ async def test_an_owner_that_fails_to_go_on_costs_its_own_stream_only() -> None:
     bad.react = fail
     for owner in (bad, good):
         assert owner.stream is not None
-        assert not owner.stream.write(bytes(100_000))
+        assert not owner.stream.write(bytes(200_000))
     await asyncio.sleep(1.0)
     assert good.writable == 1
-    assert good_agent.size == 100_000
+    assert good_agent.size == 200_000
     assert bad_agent.reset is not None
     assert len(troubles) == 1

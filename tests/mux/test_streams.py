@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from relay.wire.errors import LocalProtocolError, ResetCode
+from relay.wire.frames import STREAM_WINDOW
 from relay.wire.states import TRANSITIONS, Signal, State
 from tests.mux.ends import (
     Owner,
@@ -307,3 +308,76 @@ async def test_heads_and_data_keep_their_order() -> None:
     assert [name for name, _ in seen][:2] == ["head", "head"]
     assert seen[-1] == ("end", 80_003)
     assert relay.heads == [b"103", b"200"]
+
+
+# ---- an answer that is one frame
+
+
+@pytest.mark.parametrize("more", [0, 1])
+@virtual
+async def test_all_that_an_answer_is_may_be_one_frame_of_its_first_credit(more: int) -> None:
+    """64 KiB are taken without a window; a byte more is a breach, as in several frames."""
+    side, peer = against(opener=True)
+    owner = side.open(ended=True)
+    await settle()
+    await peer.send(f_head(1), f_data(1, bytes(STREAM_WINDOW + more), ended=True))
+    if more:
+        assert peer.blamed("1 bytes more than the credit given")
+        assert owner.trailers is None
+        return
+    assert (owner.names, owner.size, owner.trailers) == (["head", "data", "end"], STREAM_WINDOW, b"")
+    assert side.session.streams == {}
+    window = side.session.window
+    assert (window.received, window.held()) == (STREAM_WINDOW, 0)
+    for number in range(3, 103, 2):  # several windows of the session
+        side.open(ended=True)
+        await peer.send(f_head(number), f_data(number, bytes(STREAM_WINDOW), ended=True))
+    assert not side.session.ended
+    assert (window.received, window.held()) == (51 * STREAM_WINDOW, 0)
+    assert window.granted > window.received
+
+
+@virtual
+async def test_one_frame_counts_on_the_session() -> None:
+    """More than the session's credit is a breach, whatever its stream's would be."""
+    side, peer = against(opener=True)
+    owner = side.open(ended=True)
+    await settle()
+    window = side.session.window
+    window.received = window.granted - 9
+    await peer.send(f_head(1), f_data(1, bytes(10), ended=True))
+    assert peer.blamed("1 bytes more than the credit given")
+    assert owner.size == 0
+
+
+@virtual
+async def test_the_last_frame_of_several_counts_with_those_before() -> None:
+    """What came before it and is held is part of the same credit."""
+    for last, taken in ((STREAM_WINDOW - 50_000, True), (STREAM_WINDOW - 49_999, False)):
+        side, peer = against(opener=True)
+        owner = side.open(ended=True, owner=Owner(greedy=False))
+        await settle()
+        await peer.send(f_head(1), f_data(1, bytes(50_000)))
+        await peer.send(f_data(1, bytes(last), ended=True))
+        assert peer.blamed("1 bytes more than the credit given") != taken
+        assert (owner.trailers == b"") == taken
+        assert side.session.window.held() == 0
+
+
+@virtual
+async def test_an_owner_that_fails_on_all_of_an_answer_costs_nobody_else() -> None:
+    """Its stream is over and its bytes are not held; the frames behind it are read."""
+    side, peer = against(opener=True)
+    owner, other = side.open(ended=True), side.open(ended=True)
+    await settle()
+    seen: list[object] = []
+    side.session.loop.set_exception_handler(lambda _, context: seen.append(context["message"]))
+
+    def fail(data: memoryview) -> None:
+        raise ValueError("a defect")
+
+    owner.on_last = fail  # type: ignore[method-assign]
+    await peer.send(f_head(1), f_data(1, ended=True), f_head(3), f_data(3, ended=True))
+    assert seen == ["an exchange failed"]
+    assert other.trailers == b""
+    assert (side.session.streams, side.session.window.held(), side.session.ended) == ({}, 0, False)

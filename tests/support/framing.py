@@ -1,32 +1,38 @@
-"""Frames out of a carrier message, for tests that stand on the other side of a session."""
+"""Frames out of a carrier message, for tests that stand on the other side of a session; read as a session does it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from relay.wire import frames
+from relay.mux.reading import FrameReader
 from relay.wire.errors import RemoteProtocolError
 
 Frame = tuple[int, int, memoryview]
 
 
-def decode(message: memoryview, on_skipped: Callable[[], None] | None = None) -> Iterator[Frame]:
-    """(type, stream, payload) of each, in order. Raises `RemoteProtocolError` as a session's reader does; frames before
-    the bad one were yielded.
-    """
-    if len(message) > frames.MAX_MESSAGE:
-        raise RemoteProtocolError(f"message of {len(message)} bytes, allowed are {frames.MAX_MESSAGE}")
-    position = 0
-    while position < len(message):
-        body = position + frames.HEADER_SIZE
-        if body > len(message):
-            raise RemoteProtocolError("message ends inside a frame header")
-        stream, word = frames.HEADER.unpack_from(message, position)
-        kind, length = word >> 24, word & 0xFFFFFF
-        position = body + length
-        if position > len(message):
-            raise RemoteProtocolError("message ends inside a frame")
-        if frames.check(kind, stream, length):
-            yield kind, stream, message[body:position]
-        elif on_skipped is not None:
-            on_skipped()
+class _Frames(FrameReader):
+    """A session without streams: every frame is strange to it, and kept."""
+
+    def __init__(self) -> None:
+        self.streams = {}
+        self.receivers = {}
+        self.ended = False
+        self.found: list[Frame] = []
+
+    def on_strange(self, kind: int, number: int, payload: memoryview) -> None:
+        self.found.append((kind, number, payload))
+
+    def on_empty(self) -> None:
+        """An extension was passed over."""
+
+
+def decode(message: memoryview) -> Iterator[Frame]:
+    """(type, stream, payload) of each, in order. Raises `RemoteProtocolError` behind the frames before the bad one."""
+    reader, failed = _Frames(), None
+    try:
+        reader.read(message, len(message))
+    except RemoteProtocolError as error:
+        failed = error
+    yield from reader.found
+    if failed is not None:
+        raise failed

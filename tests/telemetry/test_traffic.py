@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from relay.telemetry.histograms import Histogram
-from relay.telemetry.traffic import OTHERS, Traffic
+from relay.telemetry.traffic import AT_ONCE, OTHERS, SECONDS, Traffic
 
 
 @dataclass
@@ -29,6 +33,35 @@ def test_a_histogram_counts_a_value_on_its_bound_below_it() -> None:
         histogram.observe(value)
     assert histogram.counts == [2, 2, 2]
     assert abs(histogram.total - 52.22) < 1e-9
+
+
+@given(st.lists(st.lists(st.sampled_from(SECONDS) | st.floats(0, 1000)), max_size=3))
+def test_values_counted_together_count_as_one_by_one(batches: list[list[float]]) -> None:
+    """On a bound, between two, above all, or none at all."""
+    together, each = Histogram(SECONDS), Histogram(SECONDS)
+    for batch in batches:
+        for value in batch:
+            each.observe(value)
+        together.observe_all(list(batch))
+    assert together.counts == each.counts
+    assert together.total == pytest.approx(each.total)
+
+
+def test_many_are_counted_without_being_asked() -> None:
+    """As soon as enough wait, each once, for their tunnels too; who asks twice counts nothing twice."""
+    traffic = Traffic(most_tunnels=1)
+    for _ in range(AT_ONCE - 1):
+        traffic.count(One(), complete=True)
+    assert traffic.requests == {}
+    traffic.count(One(), complete=True)
+    assert traffic.requests == {(2, ""): AT_ONCE}
+    assert traffic.tunnels["demo"].requests == AT_ONCE
+    traffic.count(One(status=500), complete=True)
+    for _ in range(2):
+        traffic.settle()
+        assert traffic.requests == {(2, ""): AT_ONCE, (5, ""): 1}
+        assert (traffic.tunnels["demo"].requests, traffic.tunnels["demo"].errors) == (AT_ONCE + 1, 1)
+        assert sum(traffic.duration.counts) == sum(traffic.first_byte.counts) == AT_ONCE + 1
 
 
 def test_exchanges_are_counted_by_class_and_error() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from relay.keys.scopes import Scope
 from relay.limits.pacing import Pacer
 from relay.mux.carrier import ROOM
-from relay.mux.options import SessionOptions
+from relay.mux.session import SessionOptions
 from relay.tunnels.admission import Principal
 from relay.tunnels.doorway import Doorway, DoorwayOptions
 from relay.tunnels.hold import HoldBounds

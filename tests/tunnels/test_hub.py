@@ -10,7 +10,7 @@ from relay.keys.scopes import Scope
 from relay.mux.session import Session
 from relay.tunnels.admission import Principal
 from relay.tunnels.hold import HoldBounds
-from relay.tunnels.hub import CHOICE_SPAN, LOAD_SPAN, LOAD_STEP, Hub, Link
+from relay.tunnels.hub import CHOICE_SPAN, LOAD_SPAN, LOAD_STEP, Hub, Link, Tunnel
 from relay.wire.errors import AwayCode
 from tests.mux.ends import Side
 from tests.support.carriers import pair
@@ -185,6 +185,54 @@ async def test_little_traffic_stays_together() -> None:
         assert hub.tunnels["demo"].choose() is low
         low.session.outbox.moved += LOAD_STEP // 50
         await asyncio.sleep(0.01)
+
+
+async def two_links() -> tuple[Hub, Tunnel, Link, Link]:
+    """(the hub, its tunnel, the link that was chosen just now, another one of a higher slot)."""
+    hub, _ = a_hub()
+    low, high = a_link(slot=1), a_link(slot=2)
+    hub.attach(low)
+    hub.attach(high)
+    tunnel = hub.tunnels["demo"]
+    await asyncio.sleep(1.0)
+    assert tunnel.choose() is low
+    return hub, tunnel, low, high
+
+
+@virtual
+async def test_requests_of_one_moment_share_a_link() -> None:
+    """Whatever it moves meanwhile; then loads are compared again."""
+    _, tunnel, low, high = await two_links()
+    low.session.window.received += 4 * LOAD_STEP
+    await asyncio.sleep(0.9 * CHOICE_SPAN)
+    assert tunnel.choose() is low
+    await asyncio.sleep(0.2 * CHOICE_SPAN)
+    assert tunnel.choose() is high
+
+
+@pytest.mark.parametrize("how", ["leaves", "is detached", "is lost"])
+@virtual
+async def test_a_link_that_goes_is_chosen_no_more_from_that_moment(how: str) -> None:
+    """Another one takes the next request, though the choice was made just now."""
+    hub, tunnel, low, high = await two_links()
+    if how == "leaves":
+        low.session.leaving = True
+    elif how == "is detached":
+        hub.detach(low)
+    else:
+        low.session.abort("lost")
+    assert tunnel.choose() is high
+
+
+@virtual
+async def test_a_link_that_comes_is_looked_at_at_once() -> None:
+    """One of a lower slot takes the next request, one of a higher slot does not."""
+    hub, tunnel, low, _ = await two_links()
+    hub.attach(a_link(slot=3))
+    assert tunnel.choose() is low
+    lowest = a_link(slot=0)
+    hub.attach(lowest)
+    assert tunnel.choose() is lowest
 
 
 # ---- scope, and the end for good
