@@ -223,6 +223,13 @@ def against(*, opener: bool, rate: float | None = None, **options: Any) -> tuple
     return side, RawPeer(other)
 
 
+def watched() -> list[dict[str, Any]]:
+    """What the running loop's exception handler is told from now on."""
+    troubles: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
+    return troubles
+
+
 # Frames, by the shortest way to write them.
 
 

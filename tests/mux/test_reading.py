@@ -13,7 +13,7 @@ from relay.mux.receivers import ACCEPTOR, OPENER, Receiver
 from relay.mux.stream import Stream
 from relay.wire import frames
 from relay.wire.errors import RemoteProtocolError
-from tests.mux.ends import against, f_credit, f_data, f_end, f_head, f_ping, settle
+from tests.mux.ends import against, f_credit, f_data, f_end, f_head, f_ping, settle, watched
 from tests.support.clock import virtual
 from tests.support.framing import decode
 from tests.wire.strategies import messages
@@ -129,14 +129,13 @@ async def test_an_owner_that_fails_in_a_lull_costs_its_stream_only() -> None:
     side, peer = against(opener=True)
     owner, other = side.open(ended=True), side.open(ended=True)
     await settle()
-    seen: list[object] = []
-    side.session.loop.set_exception_handler(lambda _, context: seen.append(context["message"]))
+    troubles = watched()
 
     def fail() -> None:
         raise ValueError("a defect")
 
     owner.on_lull = fail  # type: ignore[method-assign]
     await peer.send(f_head(1), f_head(3), f_data(3, ended=True))
-    assert seen == ["an exchange failed"]
+    assert [one["message"] for one in troubles] == ["an exchange failed"]
     assert peer.kinds(1)[-1] == "RESET"
     assert other.trailers == b""

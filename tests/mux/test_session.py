@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
@@ -11,16 +10,9 @@ from relay.mux.errors import SessionBusy, SessionGone
 from relay.wire import frames
 from relay.wire.errors import AwayCode, ResetCode
 from relay.wire.frames import encode
-from tests.mux.ends import HELLO, Owner, RawPeer, Side, against, f_data, f_end, f_head, f_open, joined, settle
+from tests.mux.ends import HELLO, Owner, RawPeer, Side, against, f_data, f_end, f_head, f_open, joined, settle, watched
 from tests.support.carriers import pair
 from tests.support.clock import virtual
-
-
-def watched() -> list[dict[str, Any]]:
-    """What the running loop's exception handler is told from now on."""
-    troubles: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
-    return troubles
 
 
 @virtual

@@ -22,6 +22,7 @@ from tests.mux.ends import (
     f_reset,
     joined,
     settle,
+    watched,
 )
 from tests.support.clock import virtual
 
@@ -370,14 +371,13 @@ async def test_an_owner_that_fails_on_all_of_an_answer_costs_nobody_else() -> No
     side, peer = against(opener=True)
     owner, other = side.open(ended=True), side.open(ended=True)
     await settle()
-    seen: list[object] = []
-    side.session.loop.set_exception_handler(lambda _, context: seen.append(context["message"]))
+    troubles = watched()
 
     def fail(data: memoryview) -> None:
         raise ValueError("a defect")
 
     owner.on_last = fail  # type: ignore[method-assign]
     await peer.send(f_head(1), f_data(1, ended=True), f_head(3), f_data(3, ended=True))
-    assert seen == ["an exchange failed"]
+    assert [one["message"] for one in troubles] == ["an exchange failed"]
     assert other.trailers == b""
     assert (side.session.streams, side.session.window.held(), side.session.ended) == ({}, 0, False)
