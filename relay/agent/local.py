@@ -19,6 +19,8 @@ from relay.agent.requests import NOBODY, FailureKind, LocalEvents, LocalRequest,
 from relay.exchange.errors import MalformedBody, MalformedHead
 from relay.exchange.framing import BodyDecoder
 from relay.exchange.heads import MOST_INFORMATIONAL, Fields
+from relay.mux.inbox import TURN_BYTES
+from relay.mux.sending import LARGE
 
 LINGER = 5.0  # seconds that a connection which is done with may take to send what it still holds
 
@@ -63,6 +65,7 @@ class LocalConnection(asyncio.Protocol):
         self._on_made = on_made
         self._tls = False
         self._paused = False
+        self._turn = TURN_BYTES
         self._full = False
         self._cutter = HeadCutter()
         self._events: LocalEvents = NOBODY
@@ -170,14 +173,31 @@ class LocalConnection(asyncio.Protocol):
             self._read_heads(data)
         elif state == BODY:
             self._read_body(data)
+            if len(data) >= LARGE:
+                self._count(len(data))
         elif state == PIPE:
             self._events.on_body(data)
+            if len(data) >= LARGE:
+                self._count(len(data))
         elif state == OVER:
             self._keep = False  # bytes behind a complete answer
         elif state == IDLE:
             self.abort()
         elif state != CLOSED:
             self._read_heads(data)
+
+    def _count(self, size: int) -> None:
+        """Enough read in one turn of the event loop: whoever else has something comes first."""
+        self._turn -= size
+        if self._turn <= 0:
+            self._turn = TURN_BYTES
+            if not self._paused and self.state != CLOSED:
+                self._transport.pause_reading()
+                asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if not self._paused and self.state != CLOSED:
+            self._transport.resume_reading()
 
     def eof_received(self) -> bool:
         # True keeps our half open, for an upload or the pipe's other direction.

@@ -17,6 +17,7 @@ from typing import cast
 from relay.edge.patience import NEVER, Patience
 from relay.edge.services import Services
 from relay.limits.brakes import network_of
+from relay.mux.inbox import TURN_BYTES
 from relay.mux.sending import LARGE
 from relay.mux.tcp import keep_alive, keep_little_unsent, reset_on_close
 
@@ -54,6 +55,7 @@ class Connection(asyncio.BufferedProtocol):
         """What is read is thrown away: the connection is on its way out."""
         self.closed = False
         self._room = _FIRST_ROOM
+        self._turn = TURN_BYTES
         self._unsent = -1
         self._full_since = 0.0
         self._stalled_at = NEVER
@@ -199,10 +201,27 @@ class Connection(asyncio.BufferedProtocol):
         if self.discarding:
             return
         room = self._room
-        if nbytes < LARGE or not self.on_large(room[:nbytes]):
+        if nbytes < LARGE:
             self.on_bytes(bytes(room[:nbytes]))
-        if nbytes == len(room) and nbytes >= READ_LEAST and room is self._room and not self.paused:
+            return
+        if not self.on_large(room[:nbytes]):
+            self.on_bytes(bytes(room[:nbytes]))
+        if nbytes == len(room) and room is self._room and not self.paused:
             self._room = _READ[: nbytes * 2]
+        self._turn -= nbytes
+        if self._turn <= 0:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Enough was read in one turn of the event loop: whoever else has something comes first."""
+        self._turn = TURN_BYTES
+        if not self.paused and not self._transport.is_closing():
+            self._transport.pause_reading()
+            self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if not self.paused and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def eof_received(self) -> bool:
         """See `asyncio.BufferedProtocol`."""

@@ -1,8 +1,9 @@
 """What came in: how much of it is read before the neighbours have their turn, and how much of it may carry nothing.
 
 A message may hold 131,072 frames, and a socket that is ready may bring thirty such messages: read at once, they would
-keep every other session and visitor waiting for seconds. So after `TURN` frames the event loop goes round. What is
-there by then waits here, copied, and the carrier reads no more: it is never more than a carrier reads at once.
+keep every other session and visitor waiting for seconds. So after `TURN` frames, or `TURN_BYTES` of large messages, the
+event loop goes round. What is there by then waits here, copied, and the carrier reads no more: it is never more than a
+carrier reads at once.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from relay.wire.errors import RemoteProtocolError
 from relay.wire.frames import HEADER, HEADER_SIZE
 
 TURN = 128
+TURN_BYTES = 512 * 1024
+"""So much of a bulk transfer is read before all others have their turn, here and wherever else one is read: an event
+loop reads a socket 32 times while there is more, which is 8 MiB and 15 ms.
+"""
 SMALL = 8192
 """Bytes of a message that is read whole, even if it is all headers."""
 # Frames that carry nothing: so many within a second, and more by what the peer was given cause for.
@@ -33,7 +38,7 @@ def _nobody(*_: object) -> None:
 class Inbox:
     """Messages of one session that wait to be read by `read`, which asks `first` about large ones."""
 
-    __slots__ = ("_after", "_call_soon", "_carrier", "_read", "holding", "left", "waiting")
+    __slots__ = ("_after", "_bytes_left", "_call_soon", "_carrier", "_read", "holding", "left", "waiting")
 
     def __init__(
         self, carrier: Carrier, call_soon: Callable[[Callable[[], None]], object], read: Callable[[memoryview], None]
@@ -43,6 +48,7 @@ class Inbox:
         self.left = TURN
         """Frames that may still be read in this turn; whoever reads counts them off, and calls `hold` at 0."""
         self.waiting: deque[memoryview] = deque()
+        self._bytes_left = TURN_BYTES
         self._carrier = carrier
         self._call_soon = call_soon
         self._read = read
@@ -53,7 +59,11 @@ class Inbox:
         if self.holding:
             self.waiting.append(memoryview(bytes(message)))
             return None
-        return self._turn(message)
+        message = self._turn(message)
+        self._bytes_left -= message.nbytes
+        if self._bytes_left <= 0:
+            self.left = 0
+        return message
 
     def _turn(self, message: memoryview) -> memoryview:
         """So much of it as a turn has; the rest waits, before all others."""
@@ -71,6 +81,7 @@ class Inbox:
     def hold(self) -> None:
         """The turn is over."""
         self.left = TURN
+        self._bytes_left = TURN_BYTES
         if not self.holding:
             self.holding = True
             self._carrier.pause()

@@ -43,7 +43,7 @@ class SessionOptions:
     opener: bool
     max_streams: int = 4096
     session_window: int = frames.MAX_SESSION_WINDOW
-    stream_window: int = 32 * 1024 * 1024
+    stream_window: int = 48 * 1024 * 1024
     ping_interval: float = 5.0
 
 

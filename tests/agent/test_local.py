@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 
@@ -14,6 +16,7 @@ from relay.agent.local import IDLE, LocalConnection
 from relay.agent.parsers import PARSERS, H11Parser, HttptoolsParser, ResponseHeadParser
 from relay.agent.requests import LocalEvents, LocalRequest
 from relay.exchange.heads import MOST_INFORMATIONAL
+from relay.mux.inbox import TURN_BYTES
 from tests.agent.localside import Log, Peer, Service, on_every_loop, within
 
 both = pytest.mark.parametrize("parser", [make() for make in PARSERS.values()], ids=list(PARSERS))
@@ -592,6 +595,52 @@ async def test_pause_holds_the_local_service_back() -> None:
         await sending
         assert len(log.body) == 2**25
         assert local.owner.free == 1
+
+
+@pytest.mark.parametrize("upgrade", [False, True])
+@on_every_loop
+async def test_a_bulk_answer_lets_others_have_their_turn(upgrade: bool) -> None:
+    """What is read in one turn of the loop is bounded, although the kernel has more; all of it comes, of a pipe too."""
+    size = 2**24
+    async with joined() as local:
+        log = local.begin(HANDSHAKE if upgrade else GET)
+        await local.peer.head()
+        head = SWITCH if upgrade else b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size
+        sending = asyncio.ensure_future(local.peer.send(head + bytes(size)))
+        turns = [0]
+        while len(log.body) < size:
+            await asyncio.sleep(0)
+            turns.append(len(log.body))
+        await within(sending)
+        most = max(after - before for before, after in pairwise(turns))
+        assert most <= TURN_BYTES + 2 * 256 * 1024  # a read that began before the turn was over, and one of the loop
+
+
+@on_every_loop
+async def test_whoever_pauses_while_others_have_their_turn_is_heard() -> None:
+    """The end of the rest resumes nothing that was paused at the same time."""
+
+    class Pauses(Log):
+        def on_body(self, data: bytes) -> None:
+            super().on_body(data)
+            if len(self.body) >= TURN_BYTES:
+                asyncio.get_running_loop().call_soon(connection.pause)
+
+    async with joined() as local:
+        connection = local.connection
+        log = Pauses()
+        connection.begin(GET, log)
+        await local.peer.head()
+        sending = asyncio.ensure_future(
+            local.peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % 2**25 + bytes(2**25))
+        )
+        await log.until(lambda: len(log.body) >= TURN_BYTES)
+        for _ in range(50):
+            await asyncio.sleep(0.001)
+        assert len(log.body) <= TURN_BYTES + 2 * 256 * 1024
+        connection.abort()
+        with contextlib.suppress(OSError):
+            await within(sending)
 
 
 @on_every_loop

@@ -13,6 +13,7 @@ import pytest
 
 from relay.edge.connection import LINGER, READ_LEAST, Connection
 from relay.edge.services import Services, Timeouts
+from relay.mux.inbox import TURN_BYTES
 from relay.tunnels.hold import HoldBounds
 from relay.tunnels.hub import Hub
 from tests.agent.localside import on_every_loop, within
@@ -140,6 +141,7 @@ async def test_reads_grow_while_what_they_bring_is_taken() -> None:
     begins again."""
     connection, wire = connected()
     wire.arrive(bytes(2_000_000))
+    await asyncio.sleep(1)
     sizes = [len(part) for part in connection.got]
     assert sizes[:3] == [READ_LEAST, 2 * READ_LEAST, 4 * READ_LEAST]
     assert max(sizes) == 4 * READ_LEAST
@@ -158,6 +160,39 @@ async def test_many_bytes_are_offered_uncopied_first() -> None:
     connection.takes_large = False
     wire.arrive(bytes(READ_LEAST))
     assert [len(part) for part in connection.got] == [3, READ_LEAST]
+
+
+@pytest.mark.parametrize("uncopied", [False, True])
+@virtual
+async def test_a_bulk_upload_lets_others_have_their_turn(uncopied: bool) -> None:
+    """Enough was read in one turn of the loop: the next is read in the next turn, and all of it comes."""
+    connection, wire = connected()
+    connection.takes_large = uncopied
+    size = 0
+    wire.arrive(bytes(8 * TURN_BYTES))
+    while True:
+        seen, size = size, sum(map(len, connection.got)) + sum(connection.large if uncopied else [])
+        assert 0 < size - seen < TURN_BYTES + 4 * READ_LEAST
+        if size == 8 * TURN_BYTES:
+            break
+        assert not wire.reading
+        await asyncio.sleep(0)  # resumes
+        await asyncio.sleep(0)  # reads
+    await asyncio.sleep(0)
+    assert wire.reading
+
+
+@virtual
+async def test_whoever_pauses_or_closes_during_that_rest_is_heard() -> None:
+    """The end of the rest resumes nothing that was paused meanwhile, and touches no transport that is closing."""
+    for leave in (Plain.pause, Plain.close):
+        connection, wire = connected()
+        wire.arrive(bytes(2 * TURN_BYTES))
+        assert not wire.reading
+        seen = len(connection.got)
+        leave(connection)
+        await asyncio.sleep(1)
+        assert (wire.reading, len(connection.got)) == (False, seen)
 
 
 @virtual

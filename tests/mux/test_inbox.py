@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.mux.inbox import NOISE_MOST, OF_CARRIER, SMALL, TURN
+from relay.mux.inbox import NOISE_MOST, OF_CARRIER, SMALL, TURN, TURN_BYTES
 from relay.wire import frames
 from relay.wire.errors import ResetCode
-from relay.wire.frames import HEADER, MAX_MESSAGE, encode, encode_going_away
+from relay.wire.frames import HEADER, MAX_MESSAGE, STREAM_WINDOW, encode, encode_going_away
 from tests.mux.ends import RawPeer, Side, against, f_credit, f_data, f_end, f_head, f_ping, f_reset, settle
 from tests.support.clock import run_virtual, virtual
 
@@ -113,6 +113,32 @@ async def test_others_have_their_turn(shape: str) -> None:
     await asyncio.sleep(0)
     assert (asked[0], asked[-1]) == ("pause", "resume")
     assert asked.count("pause") <= len(turns)
+
+
+@virtual
+async def test_bulk_lets_others_have_their_turn() -> None:
+    """A few large frames are a turn as well: the loop goes round, and nothing is lost."""
+    side, _ = await noisy()
+    asked: list[str] = []
+    side.carrier.pause = lambda: asked.append("pause")  # type: ignore[method-assign]
+    side.carrier.resume = lambda: asked.append("resume")  # type: ignore[method-assign]
+    owner = side.owners[0]
+    piece = f_data(1, bytes(STREAM_WINDOW // 2))
+    for _ in range(8):
+        before = owner.size
+        sent = 0
+        while "pause" not in asked:
+            side.session.on_message(memoryview(bytearray(piece)))
+            sent += STREAM_WINDOW // 2
+        assert TURN_BYTES - len(piece) <= owner.size - before == sent <= TURN_BYTES
+        side.session.on_message(memoryview(bytearray(piece)))  # which the carrier had read already
+        assert owner.size - before == sent
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert owner.size - before == sent + STREAM_WINDOW // 2
+        assert asked == ["pause", "resume"]
+        asked.clear()
+    assert not side.session.ended
 
 
 @virtual
