@@ -38,7 +38,7 @@ class Effort:
     agents: int = 500
     registered: tuple[int, ...] = (1, 100, 1000)
     """How many tunnels are registered while one is asked; empty: not measured."""
-    registered_rounds: int = 2
+    registered_rounds: int = 8
 
 
 FULL = Effort()
