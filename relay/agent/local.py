@@ -173,12 +173,12 @@ class LocalConnection(asyncio.Protocol):
             self._read_heads(data)
         elif state == BODY:
             self._read_body(data)
-            if len(data) >= LARGE:
-                self._count(len(data))
+            if len(data) >= LARGE and not self._tls:
+                self._rest_after(len(data))
         elif state == PIPE:
             self._events.on_body(data)
-            if len(data) >= LARGE:
-                self._count(len(data))
+            if len(data) >= LARGE and not self._tls:
+                self._rest_after(len(data))
         elif state == OVER:
             self._keep = False  # bytes behind a complete answer
         elif state == IDLE:
@@ -186,12 +186,15 @@ class LocalConnection(asyncio.Protocol):
         elif state != CLOSED:
             self._read_heads(data)
 
-    def _count(self, size: int) -> None:
-        """Enough read in one turn of the event loop: whoever else has something comes first."""
+    def _rest_after(self, size: int) -> None:
+        """Enough read in one turn of the event loop: whoever else has something comes first.
+
+        Not under TLS: what uvloop has read of it while it is paused is lost if the end comes behind.
+        """
         self._turn -= size
         if self._turn <= 0:
             self._turn = TURN_BYTES
-            if not self._paused and self.state != CLOSED:
+            if not self._paused and self.state in (BODY, PIPE):
                 self._transport.pause_reading()
                 asyncio.get_running_loop().call_soon(self._go_on)
 

@@ -213,10 +213,14 @@ class Connection(asyncio.BufferedProtocol):
             self._rest()
 
     def _rest(self) -> None:
-        """Enough was read in one turn of the event loop: whoever else has something comes first."""
+        """Enough was read in one turn of the event loop: whoever else has something comes first.
+
+        Not under TLS: what uvloop has read of it while it is paused is lost if the end comes behind.
+        """
         self._turn = TURN_BYTES
-        if not self.paused and not self._transport.is_closing():
-            self._transport.pause_reading()
+        transport = self._transport
+        if not self.paused and not transport.is_closing() and transport.get_extra_info("ssl_object") is None:
+            transport.pause_reading()
             self.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:

@@ -180,10 +180,11 @@ class Session(FrameReader):
 
     def _flush(self) -> None:
         served: list[Queued] = []
+        outbox = self.outbox
         self._flushing = True
         try:
-            while self.writable and not self.ended:
-                message = self.outbox.next_message(served)
+            while (outbox.size or outbox.ready) and self.writable and not self.ended:
+                message = outbox.next_message(served)
                 if message is None:
                     break
                 if len(message) <= frames.MAX_MESSAGE:
@@ -226,7 +227,7 @@ class Session(FrameReader):
             inbox.left -= self.read(message, size)
             if self.ended:
                 return
-            if inbox.left <= 0 or inbox.waiting:
+            if inbox.left <= 0:
                 inbox.hold()
             window = self.window
             if window.granted - window.received <= window.size * 7 // 8:

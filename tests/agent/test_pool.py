@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import threading
@@ -536,6 +537,40 @@ async def test_https_answer_until_close(tmp_path: Path, end: str, last: str) -> 
         await log.over()
         assert log.names == ["head", "data", last]
         await within(pool.aclose())
+
+
+@pytest.mark.parametrize("length", [b"", b"Content-Length: 700000\r\n"])
+@on_every_loop
+async def test_https_answer_in_bulk_with_its_end_right_behind(tmp_path: Path, length: bytes) -> None:
+    """A local service that says that it ends and closes at once, waiting for nobody: all of it arrives."""
+    size = 700_000
+    async with over_tls(tmp_path, b"") as (_, trusting):
+        serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        serving.load_cert_chain(tmp_path / "local.pem")
+    answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\n" + length + b"\r\n" + bytes(size)
+
+    def serve(listener: socket.socket) -> None:
+        wire = serving.wrap_socket(listener.accept()[0], server_side=True)
+        while not wire.recv(65536).endswith(b"\r\n\r\n"):
+            pass
+        wire.sendall(answer)
+        wire.settimeout(0)
+        with contextlib.suppress(OSError):
+            wire.unwrap()
+        wire.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**22)
+        for _ in range(8):
+            pool = LocalPool(
+                parse_target(f"https://localhost:{listener.getsockname()[1]}"), AddressPolicy(), tls=trusting
+            )
+            served = asyncio.ensure_future(asyncio.to_thread(serve, listener))
+            _, log = start(pool)
+            await log.over()
+            await within(served)
+            assert (log.failure, len(log.body)) == (None, size)
+            await within(pool.aclose())
 
 
 @on_every_loop

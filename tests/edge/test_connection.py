@@ -364,6 +364,14 @@ async def test_a_visitor_that_never_takes_its_last_answer_is_cut() -> None:
 
 
 @virtual
+async def test_under_tls_a_bulk_upload_is_not_paused() -> None:
+    """What an event loop has read under TLS and not handed over is lost when the visitor's end comes behind it."""
+    connection, wire = connected(tls=True)
+    wire.arrive(bytes(4 * TURN_BYTES))
+    assert sum(map(len, connection.got)) == 4 * TURN_BYTES
+
+
+@virtual
 async def test_under_tls_the_transport_holds_no_more_than_without() -> None:
     """By itself it takes eight times as much for a visitor who does not read."""
     assert connected(tls=True)[1].most_unwritten == 64 * 1024

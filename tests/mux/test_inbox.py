@@ -142,6 +142,19 @@ async def test_bulk_lets_others_have_their_turn() -> None:
 
 
 @virtual
+async def test_small_messages_that_waited_are_read_together() -> None:
+    """A turn is so many frames, in however many messages they came."""
+    side, _ = await noisy()
+    owner = side.owners[0]
+    side.session.on_message(memoryview(bytearray(f_data(1, b"x") * TURN)))
+    for _ in range(TURN // 4):
+        side.session.on_message(memoryview(bytearray(f_data(1, b"y"))))
+    assert owner.size == TURN
+    await asyncio.sleep(0)
+    assert owner.size == TURN + TURN // 4
+
+
+@virtual
 async def test_what_came_before_the_end_is_read_before_it() -> None:
     """A peer that answers at length and leaves at once has answered."""
     side, _ = await noisy()
