@@ -19,7 +19,7 @@ from relay.agent.requests import NOBODY, FailureKind, LocalEvents, LocalRequest,
 from relay.exchange.errors import MalformedBody, MalformedHead
 from relay.exchange.framing import BodyDecoder
 from relay.exchange.heads import MOST_INFORMATIONAL, Fields
-from relay.mux.inbox import TURN_BYTES
+from relay.mux.paced import Paced
 from relay.mux.sending import LARGE
 
 LINGER = 5.0  # seconds that a connection which is done with may take to send what it still holds
@@ -45,10 +45,9 @@ class ConnectionOwner(Protocol):
         """It is no more."""
 
 
-class LocalConnection(asyncio.Protocol):
+class LocalConnection(Paced, asyncio.Protocol):
     """A connection; `tried` is how messages name it, `on_made` is told when it is there."""
 
-    _transport: asyncio.Transport
     _request: LocalRequest
     _body: BodyDecoder
     _upload: Upload
@@ -64,8 +63,6 @@ class LocalConnection(asyncio.Protocol):
         self._owner = owner
         self._on_made = on_made
         self._tls = False
-        self._paused = False
-        self._turn = TURN_BYTES
         self._full = False
         self._cutter = HeadCutter()
         self._events: LocalEvents = NOBODY
@@ -132,18 +129,6 @@ class LocalConnection(asyncio.Protocol):
         elif self.state == OVER:
             self._finish()
 
-    def pause(self) -> None:
-        """See `LocalCall.pause`."""
-        if not self._paused and self.state != CLOSED:
-            self._paused = True
-            self._transport.pause_reading()
-
-    def resume(self) -> None:
-        """See `LocalCall.resume`."""
-        if self._paused and self.state != CLOSED:
-            self._paused = False
-            self._transport.resume_reading()
-
     def abort(self) -> None:
         """See `LocalCall.abort`."""
         self.state = CLOSED
@@ -173,34 +158,18 @@ class LocalConnection(asyncio.Protocol):
             self._read_heads(data)
         elif state == BODY:
             self._read_body(data)
-            if len(data) >= LARGE and not self._tls:
-                self._rest_after(len(data))
+            if len(data) >= LARGE and self.state == state:
+                self.rest_after(len(data))
         elif state == PIPE:
             self._events.on_body(data)
-            if len(data) >= LARGE and not self._tls:
-                self._rest_after(len(data))
+            if len(data) >= LARGE and self.state == state:
+                self.rest_after(len(data))
         elif state == OVER:
             self._keep = False  # bytes behind a complete answer
         elif state == IDLE:
             self.abort()
         elif state != CLOSED:
             self._read_heads(data)
-
-    def _rest_after(self, size: int) -> None:
-        """Enough read in one turn of the event loop: whoever else has something comes first.
-
-        Not under TLS: what uvloop has read of it while it is paused is lost if the end comes behind.
-        """
-        self._turn -= size
-        if self._turn <= 0:
-            self._turn = TURN_BYTES
-            if not self._paused and self.state in (BODY, PIPE):
-                self._transport.pause_reading()
-                asyncio.get_running_loop().call_soon(self._go_on)
-
-    def _go_on(self) -> None:
-        if not self._paused and self.state != CLOSED:
-            self._transport.resume_reading()
 
     def eof_received(self) -> bool:
         # True keeps our half open, for an upload or the pipe's other direction.
@@ -264,7 +233,7 @@ class LocalConnection(asyncio.Protocol):
         events = self._events
         self._events = NOBODY
         self.state = IDLE
-        if self._paused:
+        if self.paused:
             self.resume()
         self._owner.on_free(self)
         events.on_whole(head, data[size:])

@@ -17,7 +17,7 @@ from typing import cast
 from relay.edge.patience import NEVER, Patience
 from relay.edge.services import Services
 from relay.limits.brakes import network_of
-from relay.mux.inbox import TURN_BYTES
+from relay.mux.paced import Paced
 from relay.mux.sending import LARGE
 from relay.mux.tcp import keep_alive, keep_little_unsent, reset_on_close
 
@@ -37,7 +37,7 @@ LINGER = 2.0
 _TCP_CLOSED = 7
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection(Paced, asyncio.BufferedProtocol):
     """The plumbing of one connection. Reads until told to pause; nothing is read twice, nothing is kept."""
 
     def __init__(self, services: Services) -> None:
@@ -46,7 +46,6 @@ class Connection(asyncio.BufferedProtocol):
         self.patience = Patience()
         self.address = "unknown"
         self.trusted = False
-        self.paused = False
         self.excess = 0
         """More than nothing: a connection too many came (see `Crowd.enter`)."""
         self.full = False
@@ -55,7 +54,6 @@ class Connection(asyncio.BufferedProtocol):
         """What is read is thrown away: the connection is on its way out."""
         self.closed = False
         self._room = _FIRST_ROOM
-        self._turn = TURN_BYTES
         self._unsent = -1
         self._full_since = 0.0
         self._stalled_at = NEVER
@@ -112,18 +110,6 @@ class Connection(asyncio.BufferedProtocol):
     def write(self, data: bytes) -> None:
         """Sends."""
         self._transport.write(data)
-
-    def pause(self) -> None:
-        """Reads no more for now."""
-        if not self.paused and not self._transport.is_closing():
-            self.paused = True
-            self._transport.pause_reading()
-
-    def resume(self) -> None:
-        """Reads again."""
-        if self.paused and not self._transport.is_closing():
-            self.paused = False
-            self._transport.resume_reading()
 
     def read_small(self) -> None:
         """A new request: reads are small again, and grow only while what they bring is taken as fast."""
@@ -208,24 +194,7 @@ class Connection(asyncio.BufferedProtocol):
             self.on_bytes(bytes(room[:nbytes]))
         if nbytes == len(room) and room is self._room and not self.paused:
             self._room = _READ[: nbytes * 2]
-        self._turn -= nbytes
-        if self._turn <= 0:
-            self._rest()
-
-    def _rest(self) -> None:
-        """Enough was read in one turn of the event loop: whoever else has something comes first.
-
-        Not under TLS: what uvloop has read of it while it is paused is lost if the end comes behind.
-        """
-        self._turn = TURN_BYTES
-        transport = self._transport
-        if not self.paused and not transport.is_closing() and transport.get_extra_info("ssl_object") is None:
-            transport.pause_reading()
-            self.loop.call_soon(self._go_on)
-
-    def _go_on(self) -> None:
-        if not self.paused and not self._transport.is_closing():
-            self._transport.resume_reading()
+        self.rest_after(nbytes)
 
     def eof_received(self) -> bool:
         """See `asyncio.BufferedProtocol`."""
@@ -294,11 +263,15 @@ class Connection(asyncio.BufferedProtocol):
             return False
 
     def _reset_by_peer(self) -> bool:
-        """Whether the peer of a connection that we do not read has reset it (Linux tells; elsewhere: unknown)."""
+        """Whether the peer of a connection that we do not read has reset it (Linux tells; elsewhere: unknown).
+
+        After a FIN each way it is closed as well, and what the peer said before its own may lie unread.
+        """
         sock = self._transport.get_extra_info("socket")
         if sock is None or not hasattr(socket, "TCP_INFO"):
             return False
         try:
-            return int(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]) == _TCP_CLOSED
+            closed = int(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]) == _TCP_CLOSED
+            return closed and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
         except OSError:
             return True

@@ -516,3 +516,23 @@ async def test_a_visitor_that_is_gone_is_noticed_although_nobody_reads() -> None
             return connection.gone
 
         await until(swept)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="only Linux tells")
+@on_every_loop
+async def test_what_lies_unread_behind_an_end_each_way_is_read() -> None:
+    """The kernel calls such a connection closed, as it does one that was reset; nothing of it may be thrown away."""
+    async with real() as (made, reader, writer):
+        connection = made[0]
+        connection.pause()
+        connection.patience.wait_for_ever()
+        connection.half_close()
+        assert await within(reader.read()) == b""
+        writer.write(bytes(50_000))
+        writer.write_eof()
+        sock = connection._transport.get_extra_info("socket")
+        await until(lambda: sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x07")
+        connection.check(connection.loop.time())
+        connection.resume()
+        await until(lambda: connection.gone)
+        assert sum(map(len, connection.got)) == 50_000
