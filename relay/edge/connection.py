@@ -23,7 +23,7 @@ from relay.mux.tcp import keep_alive, keep_little_unsent, reset_on_close
 
 # One buffer that every connection reads into: what was read is used before the next read. An idle one holds nothing.
 _READ = memoryview(bytearray(256 * 1024))
-READ_LEAST = 64 * 1024
+READ_LEAST = LARGE  # so that a full room is always a large read, after which the room may grow
 # Bytes of an answer that the kernel keeps beyond what it can send. It would keep megabytes for a visitor that does not
 # read, and so much looks as if it had been taken: the stream's window would grow to match.
 UNSENT_MOST = 128 * 1024
