@@ -22,7 +22,10 @@ from relay.mux.sending import LARGE
 from relay.mux.tcp import keep_alive, keep_little_unsent, reset_on_close
 
 # One buffer that every connection reads into: what was read is used before the next read. An idle one holds nothing.
-_READ = memoryview(bytearray(256 * 1024))
+_ROOM = memoryview(bytearray(512 * 1024))
+_READ = _ROOM[: 256 * 1024]
+_RECORD = 20 * 1024
+"""More bytes than a record of TLS has (RFC 8446 §5.2: 2^14 + 256, and its header)."""
 READ_LEAST = LARGE  # so that a full room is always a large read, after which the room may grow
 # Bytes of an answer that the kernel keeps beyond what it can send. It would keep megabytes for a visitor that does not
 # read, and so much looks as if it had been taken: the stream's window would grow to match.
@@ -54,6 +57,7 @@ class Connection(Paced, asyncio.BufferedProtocol):
         """What is read is thrown away: the connection is on its way out."""
         self.closed = False
         self._room = _FIRST_ROOM
+        self._tls = False
         self._unsent = -1
         self._full_since = 0.0
         self._stalled_at = NEVER
@@ -145,9 +149,8 @@ class Connection(Paced, asyncio.BufferedProtocol):
         under TLS an end without close_notify. Elsewhere the missing end is seen, and what was sent still arrives.
         """
         self.discarding = True
-        plain = self._transport.get_extra_info("ssl_object") is None
         if by_close:
-            if plain:
+            if not self._tls:
                 reset_on_close(self._transport)
             self._transport.abort()
         else:
@@ -164,7 +167,8 @@ class Connection(Paced, asyncio.BufferedProtocol):
         self.trusted = self.services.trusts(self.address)
         keep_alive(transport)
         keep_little_unsent(transport, UNSENT_MOST)
-        if transport.get_extra_info("ssl_object") is not None:
+        self._tls = transport.get_extra_info("ssl_object") is not None
+        if self._tls:
             self._transport.set_write_buffer_limits(UNWRITTEN_MOST)
         self.services.visitors.add(self)
         self._network = "" if self.trusted else network_of(self.address)
@@ -179,7 +183,14 @@ class Connection(Paced, asyncio.BufferedProtocol):
         self.on_gone()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """See `asyncio.BufferedProtocol`."""
+        """See `asyncio.BufferedProtocol`.
+
+        By TLS there is room for all that was read from the socket (up to 256 KiB, and the begin of a record that came
+        before, of which the hint does not know): what uvloop cannot hand on at once is lost if the end of the
+        connection is read before it tries again.
+        """
+        if self._tls and sizehint + _RECORD > len(self._room):
+            self._room = _ROOM[: sizehint + _RECORD]
         return self._room
 
     def buffer_updated(self, nbytes: int) -> None:

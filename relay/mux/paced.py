@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from relay.mux.inbox import TURN_BYTES
+from relay.mux.pausing import read_on, stop_reading
 
 
 class Paced:
@@ -19,27 +20,23 @@ class Paced:
         """Reads no more for now."""
         if not self.paused and not self._transport.is_closing():
             self.paused = True
-            self._transport.pause_reading()
+            stop_reading(self._transport)
 
     def resume(self) -> None:
         """Reads again."""
         if self.paused and not self._transport.is_closing():
             self.paused = False
-            self._transport.resume_reading()
+            read_on(self._transport)
 
     def rest_after(self, size: int) -> None:
-        """So many bytes were read; when that was enough for one turn of the event loop, others come first.
-
-        Not under TLS: what uvloop has read of it while it is paused is lost if the end comes behind.
-        """
+        """So many bytes were read; when that was enough for one turn of the event loop, others come first."""
         self._turn -= size
         if self._turn <= 0:
             self._turn = TURN_BYTES
-            transport = self._transport
-            if not self.paused and not transport.is_closing() and transport.get_extra_info("ssl_object") is None:
-                transport.pause_reading()
+            if not self.paused and not self._transport.is_closing():
+                stop_reading(self._transport)
                 asyncio.get_running_loop().call_soon(self._go_on)
 
     def _go_on(self) -> None:
         if not self.paused and not self._transport.is_closing():
-            self._transport.resume_reading()
+            read_on(self._transport)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from relay.mux.carrier import ROOM, CarrierEvents
+from relay.mux.pausing import read_on, stop_reading
 from relay.mux.tcp import keep_little_unsent
 from relay.wire.errors import RemoteProtocolError
 from relay.wire.messages import Assembler
@@ -87,12 +88,12 @@ class WebSocketCarrier(WSListener):
     def pause(self) -> None:
         """See `Carrier.pause`."""
         if self._transport is not None and not self._transport.underlying_transport.is_closing():
-            self._transport.underlying_transport.pause_reading()
+            stop_reading(self._transport.underlying_transport)
 
     def resume(self) -> None:
         """See `Carrier.resume`."""
         if self._transport is not None and not self._transport.underlying_transport.is_closing():
-            self._transport.underlying_transport.resume_reading()
+            read_on(self._transport.underlying_transport)
 
     @property
     def peer(self) -> str:
