@@ -8,14 +8,20 @@ keeps it. So such a one gets no room for it either: then the end stays in the ke
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import Protocol, cast
 
 
-class _Limited(asyncio.Transport):
+class _Limited(Protocol):
     """What only a transport over TLS has, and the types of the standard library do not tell."""
 
     def set_read_buffer_limits(self, high: int | None = None) -> None:
         """So many bytes may be read ahead; without `high` as many as usual."""
+
+    def is_reading(self) -> bool:
+        """Whether it is not paused."""
+
+    def is_closing(self) -> bool:
+        """Whether it ends, or has ended."""
 
 
 def stop_reading(transport: asyncio.Transport) -> None:
