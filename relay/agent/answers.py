@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, partial
+from typing import Final
 
 from relay.exchange.framing import BodyDecoder, CloseBody, LengthBody, response_body
 from relay.exchange.headers import connection_tokens, first, strip_hop_by_hop
 from relay.exchange.heads import ResponseHead, encode_response
 
-MOST_REMEMBERED = 1024
+MOST_REMEMBERED: Final = 1024
 """Bytes of a head that is remembered."""
 # Answers by which a local service may tell of a set-up that does not work for visitors.
-_NOTABLE = frozenset((401, 421))
+_NOTABLE: Final = frozenset((401, 421))
 
 
 class AnswerHead:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from typing import Final
 
-MOST_LEFT_OVER = 256 * 1024
+MOST_LEFT_OVER: Final = 256 * 1024
 """Bytes that are still read from a connection which broke while we wrote to it."""
 
 

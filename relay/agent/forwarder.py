@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Final
 
 from relay.agent.answers import AnswerHead
 from relay.agent.hints import Hints
-from relay.agent.pool import LocalPool
-from relay.agent.requests import FailureKind, LocalCall, LocalRequest, with_upstream
+from relay.agent.requests import FailureKind, LocalCall, LocalRequest, LocalService, with_upstream
 from relay.agent.sparing import Sparing
 from relay.agent.targets import Target
 from relay.exchange.errors import MalformedHead
@@ -25,14 +25,14 @@ from relay.mux.streamevents import StreamEvents
 from relay.wire.errors import ResetCode
 
 # The head of a request above this is not remembered.
-MOST_REMEMBERED = 2048
+MOST_REMEMBERED: Final = 2048
 
 # How the relay's resets read in a request event; any other is a visitor that left.
-_CUT = {-1: "agent_lost", int(ResetCode.HEAD_TIMEOUT): "head_timeout"}
+_CUT: Final = {-1: "agent_lost", int(ResetCode.HEAD_TIMEOUT): "head_timeout"}
 
 Report = Callable[[dict[str, object]], None]
 
-_RESETS: dict[FailureKind, ResetCode] = {
+_RESETS: Final[dict[FailureKind, ResetCode]] = {
     "local_refused": ResetCode.LOCAL_REFUSED,
     "local_reset": ResetCode.LOCAL_RESET,
     "bad_response": ResetCode.BAD_RESPONSE,
@@ -45,7 +45,7 @@ class Route:
 
     name: str
     target: Target
-    pool: LocalPool
+    pool: LocalService
     upstream: Fields = field(default_factory=list, repr=False)
     """Fields that every request gets in place of the visitor's own: the local service's credential, say."""
     private: bool = False
@@ -138,8 +138,6 @@ class Forwarder:
 class Forwarding:
     """One exchange: owner of its stream, and who hears what becomes of it at the local service (`LocalEvents`)."""
 
-    call: LocalCall | None = None
-    """Who takes the request, for as long as it belongs to this exchange."""
     _owed = 0  # bytes of the request that are not consumed yet
     _status = 0
     _bytes = 0
@@ -148,6 +146,8 @@ class Forwarding:
 
     def __init__(self, forwarder: Forwarder, stream: Stream, prepared: Prepared, request_id: str, began: float) -> None:
         self.stream = stream
+        self.call: LocalCall | None = None
+        """Who takes the request, for as long as it belongs to this exchange."""
         self._forwarder = forwarder
         self._prepared = prepared
         self._request_id = request_id

@@ -10,16 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Final
 
 from relay.agent.targets import Target
 from relay.exchange.headers import first
 from relay.exchange.heads import RequestHead, ResponseHead
 
 # As much of a metadata answer as is looked at, in bytes.
-MOST_LOOKED_AT = 64 * 1024
+MOST_LOOKED_AT: Final = 64 * 1024
 # As long as a request that opens an MCP session may be, in bytes.
-MOST_INITIALIZE = 8 * 1024
-_INITIALIZE = re.compile(rb'"method"[ \t\r\n]*:[ \t\r\n]*"initialize"')
+MOST_INITIALIZE: Final = 8 * 1024
+_INITIALIZE: Final = re.compile(rb'"method"[ \t\r\n]*:[ \t\r\n]*"initialize"')
 
 
 class Hints:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from relay.agent.answers import MOST_REMEMBERED, AnswerHead, AnswerReader
 from relay.agent.endings import ended_on_purpose, is_tls, left_over
 from relay.agent.parsers import BLANK_LINE, HeadCutter
+from relay.agent.phase import ASKED, BODY, CLOSED, HEAD, IDLE, OVER, PIPE, SENDING
 from relay.agent.requests import NOBODY, FailureKind, LocalEvents, LocalRequest, Upload
 from relay.exchange.errors import MalformedBody, MalformedHead
 from relay.exchange.framing import BodyDecoder
@@ -22,14 +23,9 @@ from relay.exchange.heads import MOST_INFORMATIONAL, Fields
 from relay.mux.paced import Paced
 from relay.mux.sending import LARGE
 
-LINGER = 5.0  # seconds that a connection which is done with may take to send what it still holds
+LINGER: Final = 5.0  # seconds that a connection which is done with may take to send what it still holds
 
-# Of the answer, in the order in which they come. Plain numbers: they are compared several times a request.
-# ASKED: nothing came of it, and the request is complete; SENDING: nothing came, and more of the request may follow;
-# HEAD: something came, not yet its final head; OVER: it is complete, and the request is not.
-IDLE, ASKED, SENDING, HEAD, BODY, PIPE, OVER, CLOSED = range(8)
-
-_CUT_TLS = "closed the connection without saying so in TLS: the answer may be cut short"
+_CUT_TLS: Final = "closed the connection without saying so in TLS: the answer may be cut short"
 
 
 class ConnectionOwner(Protocol):

@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import httptools
 
 from relay.exchange.errors import MalformedHead
 from relay.exchange.heads import MAX_FIELDS, Fields, ResponseHead, check_fields
 
-MAX_HEAD = 64 * 1024
+MAX_HEAD: Final = 64 * 1024
 """Bytes of a response head, its blank line included."""
-MOST_REASON = 255
+MOST_REASON: Final = 255
 """Bytes of a reason phrase that the wire can carry."""
 
 # RFC 9112 §4; the space in front of an empty reason phrase is often forgotten.
-_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
-_PREFIX = b"HTTP/1."
-BLANK_LINE = b"\r\n\r\n"
-_BARE_LF = re.compile(rb"(?<!\r)\n")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
+_PREFIX: Final = b"HTTP/1."
+BLANK_LINE: Final = b"\r\n\r\n"
+_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 # A line that is continued by white space (obs-fold), or that does not end in CRLF.
-_BAD_LINE = re.compile(rb"\n[ \t]|(?<!\r)\n|\r(?!\n)")
+_BAD_LINE: Final = re.compile(rb"\n[ \t]|(?<!\r)\n|\r(?!\n)")
 
 
 class HeadCutter:
@@ -150,7 +150,7 @@ class H11Parser:
         return ResponseHead(status, reason, fields)
 
 
-_ASKED = [("Host", "local"), ("Connection", "upgrade"), ("Upgrade", "websocket")]
+_ASKED: Final = [("Host", "local"), ("Connection", "upgrade"), ("Upgrade", "websocket")]
 
-PARSERS: dict[str, Callable[[], ResponseHeadParser]] = {"httptools": HttptoolsParser, "h11": H11Parser}
+PARSERS: Final[dict[str, Callable[[], ResponseHeadParser]]] = {"httptools": HttptoolsParser, "h11": H11Parser}
 """By the names that `--http-parser` takes."""

@@ -11,19 +11,21 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from relay.agent.addresses import AddressNotAllowed, AddressPolicy, SocketAddress, resolve
 from relay.agent.answers import AnswerReader
 from relay.agent.failures import in_words
-from relay.agent.local import CLOSED, IDLE, LocalConnection
+from relay.agent.local import LocalConnection
 from relay.agent.lookups import Lookups
 from relay.agent.parsers import HttptoolsParser, ResponseHeadParser
+from relay.agent.phase import CLOSED, IDLE
 from relay.agent.requests import FailureKind, LocalCall, LocalEvents, LocalRequest
 from relay.agent.targets import Target
 from relay.exchange.heads import Fields
 
-STOPPING = "was left, as the agent stops"
-CLOSED_WITHIN = 1.0  # seconds that transports may take to tell of their end when all is closed
+STOPPING: Final = "was left, as the agent stops"
+CLOSED_WITHIN: Final = 1.0  # seconds that transports may take to tell of their end when all is closed
 
 
 class WaitingCall:
@@ -255,8 +257,8 @@ class LocalPool:
             return
         except TimeoutError:
             reason = f"no connection within {seconds:g} s"
-        except AddressNotAllowed as error:
-            reason = str(error)
+        except AddressNotAllowed as no:
+            reason = str(no)
         except (OSError, UnicodeError) as error:
             reason = in_words(error)
         if call.task is not None:  # else it got its connection and speaks for itself

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from relay.agent.answers import AnswerHead
 from relay.exchange.errors import MalformedBody
@@ -14,11 +14,11 @@ from relay.exchange.heads import BAD_VALUE, TOKEN, Fields
 FailureKind = Literal["local_refused", "local_reset", "bad_response"]
 
 # RFC 9110 §9.2.2
-IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 
 # What frames or routes a request is the agent's own affair.
-_OURS = HOP_BY_HOP | frozenset(b"host content-length expect trailer".split())
-_LAST_LINES = {
+_OURS: Final = HOP_BY_HOP | frozenset(b"host content-length expect trailer".split())
+_LAST_LINES: Final = {
     "none": b"\r\n",
     "length": b"\r\n",
     "chunked": b"Transfer-Encoding: chunked\r\n\r\n",
@@ -76,6 +76,13 @@ class LocalCall(Protocol):
         """Close at once, so that the local service notices. No event comes after it."""
 
 
+class LocalService(Protocol):
+    """Takes requests to one local service."""
+
+    def start(self, request: LocalRequest, events: LocalEvents, now: float) -> LocalCall:
+        """Begins; `now` is the loop's time."""
+
+
 class LocalEvents(Protocol):
     """What becomes of one exchange. After the answer's end, whole or failed, nothing more of it comes.
 
@@ -123,7 +130,7 @@ class _Nobody:
     def on_taken(self) -> None: ...
 
 
-NOBODY: LocalEvents = _Nobody()
+NOBODY: Final[LocalEvents] = _Nobody()
 
 
 def why_not_upstream(name: bytes, value: bytes) -> str:

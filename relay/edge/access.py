@@ -12,20 +12,22 @@ import unicodedata
 import zlib
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from relay.edge.answers import Code
 from relay.edge.guard import Body, Request
 from relay.wire.access import MAX_PASSWORD, AccessRules
 
-KEY_PREFIX = b"mtk_visitor_"
+KEY_PREFIX: Final = b"mtk_visitor_"
 
 # Plain segments only: what a local service might read as another path (dots, escapes, parameters, empty ones) is asked
 # for a credential like everything else.
-_WELL_KNOWN = re.compile(rb"/\.well-known(?:/[0-9A-Za-z_~-][0-9A-Za-z._~-]*)+/?(?:\?.*)?")
+_WELL_KNOWN: Final = re.compile(rb"/\.well-known(?:/[0-9A-Za-z_~-][0-9A-Za-z._~-]*)+/?(?:\?.*)?")
 # By these some frameworks take a request for another one than its first line says.
-_DIVERTING = frozenset(b"x-original-url x-rewrite-url x-http-method-override x-http-method x-method-override".split())
-_WANTED = {
+_DIVERTING: Final = frozenset(
+    b"x-original-url x-rewrite-url x-http-method-override x-http-method x-method-override".split()
+)
+_WANTED: Final = {
     "visitor_key": "a visitor key, as Authorization: Bearer mtk_visitor_…",
     "basic": "a user with a password",
 }

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from relay.edge.answers import TABLE, Code
 from relay.edge.guard import Request
 
 # How an exchange ended. Whatever nobody says anything else of, the visitor has left.
-VISITOR_LEFT, COMPLETE, BROKEN_OFF, CUT = "visitor_left", "complete", "broken_off", "cut"
+VISITOR_LEFT: Final = "visitor_left"
+COMPLETE: Final = "complete"
+BROKEN_OFF: Final = "broken_off"
+CUT: Final = "cut"
 # It goes on in another process, which tells of it.
-HANDED_OVER = "handed_over"
+HANDED_OVER: Final = "handed_over"
 
 
 class Account:

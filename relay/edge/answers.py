@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
+from typing import Final
 
 from relay.exchange.heads import Fields
 
@@ -61,10 +62,10 @@ class Row:
     """What follows on the connection cannot be trusted, or nothing may follow."""
 
 
-_LATER = "Try again later."
-_SOON = "Try again in a few seconds."
+_LATER: Final = "Try again later."
+_SOON: Final = "Try again in a few seconds."
 
-TABLE: dict[Code, Row] = {
+TABLE: Final[dict[Code, Row]] = {
     Code.UNKNOWN_HOST: Row(
         404, -31001, "There is no tunnel at {host}.",
         "Check the spelling of the address.", "open it with: relay http PORT --subdomain NAME",
@@ -149,15 +150,15 @@ TABLE: dict[Code, Row] = {
     ),
 }  # fmt: skip
 
-_ORIGIN = re.compile(rb"[\x21-\x7e]{1,512}")
-_NOT_ID = re.compile(r"[^0-9A-Za-z._-]+")
-_NO_HTML = re.compile(rb"(?:^|;)[ \t]*q=0(?:\.0*)?[ \t]*(?:;|$)")
-_MAX_DETAIL = 300
-MAX_PREFIX = 64 * 1024
-_MAX_RETRY = 31 * 24 * 3600
-_EXPOSED = b"Relay-Error, Retry-After, Relay-Request-Id, RateLimit, RateLimit-Policy"
-_CHALLENGES = (b'Bearer realm="relay"',)
-_NO_SCRIPTS = b"default-src 'none'; style-src 'unsafe-inline'"
+_ORIGIN: Final = re.compile(rb"[\x21-\x7e]{1,512}")
+_NOT_ID: Final = re.compile(r"[^0-9A-Za-z._-]+")
+_NO_HTML: Final = re.compile(rb"(?:^|;)[ \t]*q=0(?:\.0*)?[ \t]*(?:;|$)")
+_MAX_DETAIL: Final = 300
+MAX_PREFIX: Final = 64 * 1024
+_MAX_RETRY: Final = 31 * 24 * 3600
+_EXPOSED: Final = b"Relay-Error, Retry-After, Relay-Request-Id, RateLimit, RateLimit-Policy"
+_CHALLENGES: Final = (b'Bearer realm="relay"',)
+_NO_SCRIPTS: Final = b"default-src 'none'; style-src 'unsafe-inline'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,7 @@ class Extra:
     """Further fields, such as `RateLimit`."""
 
 
-NOTHING_MORE = Extra()
+NOTHING_MORE: Final = Extra()
 
 
 @dataclass(slots=True)
@@ -325,7 +326,7 @@ def _page(code: Code, message: str, steps: list[str], request_id: str) -> bytes:
     ).encode()
 
 
-_PAGE = """<!doctype html>
+_PAGE: Final = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">

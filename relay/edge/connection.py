@@ -12,34 +12,36 @@ import socket
 from abc import abstractmethod
 from fcntl import ioctl
 from termios import FIONREAD
-from typing import cast
+from typing import Final, cast
 
 from relay.edge.patience import NEVER, Patience
 from relay.edge.services import Services
 from relay.limits.brakes import network_of
+from relay.mux.compiling import mypyc_attr
 from relay.mux.paced import Paced
 from relay.mux.sending import LARGE
 from relay.mux.tcp import keep_alive, keep_little_unsent, reset_on_close
 
 # One buffer that every connection reads into: what was read is used before the next read. An idle one holds nothing.
-_ROOM = memoryview(bytearray(512 * 1024))
-_READ = _ROOM[: 256 * 1024]
-_RECORD = 20 * 1024
+_ROOM: Final = memoryview(bytearray(512 * 1024))
+_READ: Final = _ROOM[: 256 * 1024]
+_RECORD: Final = 20 * 1024
 """More bytes than a record of TLS has (RFC 8446 §5.2: 2^14 + 256, and its header)."""
-READ_LEAST = LARGE  # so that a full room is always a large read, after which the room may grow
+READ_LEAST: Final = LARGE  # so that a full room is always a large read, after which the room may grow
 # Bytes of an answer that the kernel keeps beyond what it can send. It would keep megabytes for a visitor that does not
 # read, and so much looks as if it had been taken: the stream's window would grow to match.
-UNSENT_MOST = 128 * 1024
+UNSENT_MOST: Final = 128 * 1024
 # Bytes that the transport holds beyond that, by TLS too, where the event loop would take 512 KiB: a visitor who does
 # not read cost 1.4 MiB then.
-UNWRITTEN_MOST = 64 * 1024
-READ_WAITING = 4 * 1024
-_FIRST_ROOM = _READ[:READ_LEAST]
+UNWRITTEN_MOST: Final = 64 * 1024
+READ_WAITING: Final = 4 * 1024
+_FIRST_ROOM: Final = _READ[:READ_LEAST]
 # After an answer of our own, input is thrown away this many seconds, so that a reset does not destroy the answer.
-LINGER = 2.0
-_TCP_CLOSED = 7
+LINGER: Final = 2.0
+_TCP_CLOSED: Final = 7
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Connection(Paced, asyncio.BufferedProtocol):
     """The plumbing of one connection. Reads until told to pause; nothing is read twice, nothing is kept."""
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Final
 
 from relay.edge.answers import Code, Facts, accepts_html, is_json
 from relay.edge.hosts import BadHost, Host, normalise_host
@@ -19,33 +20,33 @@ from relay.exchange.framing import parse_coding, parse_length
 from relay.exchange.headers import CLAIMS, HOP_BY_HOP, PROTECTED, options
 from relay.exchange.heads import TARGET, Fields, check_fields
 
-MAX_FIELDS = 100
-MAX_HEAD = 32 * 1024
+MAX_FIELDS: Final = 100
+MAX_HEAD: Final = 32 * 1024
 """Bytes of a request head: request line, names, values and what separates them."""
 
 # What llhttp knows of HTTP/1.1, without the two that a relay must not carry (CONNECT, TRACE) and HTTP/2's PRI.
-METHODS = frozenset(
+METHODS: Final = frozenset(
     b"ACL BIND CHECKOUT COPY DELETE GET HEAD LINK LOCK M-SEARCH MERGE MKACTIVITY MKCALENDAR MKCOL MOVE NOTIFY OPTIONS "
     b"PATCH POST PROPFIND PROPPATCH PURGE PUT QUERY REBIND REPORT SEARCH SOURCE SUBSCRIBE UNBIND UNLINK UNLOCK "
     b"UNSUBSCRIBE".split()
 )
-_ABSOLUTE = re.compile(rb"(https?)://([^/?#]*)((?:[/?].*)?)", re.IGNORECASE)
-_DEFAULT_PORTS = {b"http": 80, b"https": 443}
-LOGGED = (b"traceparent", b"mcp-method", b"mcp-name")
+_ABSOLUTE: Final = re.compile(rb"(https?)://([^/?#]*)((?:[/?].*)?)", re.IGNORECASE)
+_DEFAULT_PORTS: Final = {b"http": 80, b"https": 443}
+LOGGED: Final = (b"traceparent", b"mcp-method", b"mcp-name")
 """Fields that pass, and whose values the access log tells."""
-_LOGGED = frozenset(LOGGED)
+_LOGGED: Final = frozenset(LOGGED)
 # What one head may say once, and what it may say in several fields as well as in one (RFC 9110 §5.3). Of others that
 # mean something here, only the first counts.
-_ONCE = {b"host": "Host", b"content-length": "Content-Length", b"transfer-encoding": "Transfer-Encoding"}
-_LISTS = frozenset((b"connection", b"proxy-connection", b"upgrade", b"expect", b"accept"))
+_ONCE: Final = {b"host": "Host", b"content-length": "Content-Length", b"transfer-encoding": "Transfer-Encoding"}
+_LISTS: Final = frozenset((b"connection", b"proxy-connection", b"upgrade", b"expect", b"accept"))
 # A head without any of these goes on as it is, and is all that there is of its request.
-_RULING = HOP_BY_HOP | CLAIMS | {b"content-length", b"expect"}
-_WATCHED = _RULING.union((b"host", b"accept", b"origin", b"content-type"), LOGGED)
+_RULING: Final = HOP_BY_HOP | CLAIMS | {b"content-length", b"expect"}
+_WATCHED: Final = _RULING.union((b"host", b"accept", b"origin", b"content-type"), LOGGED)
 # Options of a Connection field that name nothing to remove beyond what is always removed.
-_USUAL_TOKENS = HOP_BY_HOP | {b"close", b"keep-alive"}
-_NO_TOKENS: Set[bytes] = frozenset()
-_KEEP_ALIVE: Set[bytes] = frozenset((b"keep-alive",))
-_FIELD_OVERHEAD = len(b": \r\n")
+_USUAL_TOKENS: Final = HOP_BY_HOP | {b"close", b"keep-alive"}
+_NO_TOKENS: Final[Set[bytes]] = frozenset()
+_KEEP_ALIVE: Final[Set[bytes]] = frozenset((b"keep-alive",))
+_FIELD_OVERHEAD: Final = len(b": \r\n")
 
 
 class Body(IntEnum):

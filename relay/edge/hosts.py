@@ -10,12 +10,13 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
-MAX_NAME = 253
+MAX_NAME: Final = 253
 # A name with its trailing dot and the longest port. Longer values are refused before they could fill the cache.
-_MAX_RAW = MAX_NAME + len(".:65535")
-_LABEL = rb"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_HOST = re.compile(rb"(?:(%b(?:\.%b)*)\.?|\[([0-9A-Fa-f:.]{2,45})\])(?::([1-9][0-9]{0,4}))?" % (_LABEL, _LABEL))
+_MAX_RAW: Final = MAX_NAME + len(".:65535")
+_LABEL: Final = rb"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST: Final = re.compile(rb"(?:(%b(?:\.%b)*)\.?|\[([0-9A-Fa-f:.]{2,45})\])(?::([1-9][0-9]{0,4}))?" % (_LABEL, _LABEL))
 
 
 class BadHost(ValueError):

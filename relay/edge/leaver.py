@@ -6,6 +6,7 @@ What has come, by all that can be known, is answered first. The connection's own
 from __future__ import annotations
 
 import os
+from typing import Final
 
 from relay.edge.account import COMPLETE, CUT, HANDED_OVER
 from relay.edge.entrance import Entrant
@@ -15,7 +16,7 @@ from relay.edge.websocketframes import GOING_AWAY, RESTARTING, Way, close_frame
 from relay.wire.errors import ResetCode
 
 # When the relay stops, a connection without any request yet has had so many seconds for its first.
-FIRST_WITHIN = 1.0
+FIRST_WITHIN: Final = 1.0
 
 
 class Leaver(Entrant):

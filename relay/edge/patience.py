@@ -6,10 +6,12 @@ nothing, and once a response head was sent nothing is asked of the request any m
 
 from __future__ import annotations
 
+from typing import Final
+
 # A body must bring this many bytes a second, over a span of this many seconds (never less than the idle limit).
-LEAST_RATE = 64
-RATE_SPAN = 60.0
-NEVER = float("inf")
+LEAST_RATE: Final = 64
+RATE_SPAN: Final = 60.0
+NEVER: Final = float("inf")
 
 
 class Patience:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 
 class Phase(IntEnum):
@@ -25,4 +26,10 @@ class Phase(IntEnum):
 
 
 # Members of an enum are slow to look up by their class, and these are looked up for every request.
-HEAD, HELD, BODY, WAIT, PIPE, OVER, PROVING = Phase
+HEAD: Final[Phase] = Phase.HEAD
+HELD: Final[Phase] = Phase.HELD
+BODY: Final[Phase] = Phase.BODY
+WAIT: Final[Phase] = Phase.WAIT
+PIPE: Final[Phase] = Phase.PIPE
+OVER: Final[Phase] = Phase.OVER
+PROVING: Final[Phase] = Phase.PROVING

@@ -8,18 +8,19 @@ head is looked at.
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from relay.edge.answers import Code
 from relay.edge.guard import MAX_FIELDS, MAX_HEAD, Body, Refusal, Request, understand
 from relay.exchange.heads import TOKEN, Fields
 
 # A head above this is not kept for comparison: an idle connection should hold little.
-MOST_REMEMBERED = 2048
-_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
-_BARE_LF = re.compile(rb"(?<!\r)\n")
+MOST_REMEMBERED: Final = 2048
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
+_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 # What was matched is never given back (`++`, `*+`): a bad line costs its length, not the square of it.
-_REQUEST_LINE = re.compile(rb"(%b+) ([^ \r\n]++) HTTP/([0-9]\.[0-9])\r\n" % TOKEN.pattern)
-_FIELD = re.compile(rb"(?<=\n)(%b+):[ \t]*+([\t\x20-\x7e\x80-\xff]*+)\r\n" % TOKEN.pattern)
+_REQUEST_LINE: Final = re.compile(rb"(%b+) ([^ \r\n]++) HTTP/([0-9]\.[0-9])\r\n" % TOKEN.pattern)
+_FIELD: Final = re.compile(rb"(?<=\n)(%b+):[ \t]*+([\t\x20-\x7e\x80-\xff]*+)\r\n" % TOKEN.pattern)
 
 
 def pass_over_empty_lines(data: bytes) -> bytes:

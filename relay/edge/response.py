@@ -7,13 +7,14 @@ agent is authenticated, not trusted) and our own framing is added.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from relay.exchange.headers import strip_hop_by_hop
 from relay.exchange.heads import ResponseHead
 
-_CHUNKED = b"Transfer-Encoding: chunked\r\n"
-_CLOSE = b"Connection: close\r\n"
-_SWITCH = b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+_CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
+_CLOSE: Final = b"Connection: close\r\n"
+_SWITCH: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +32,11 @@ class ResponseWriter:
         return b"%b%b\r\n" % (head.written or _write(head), self._more)
 
 
-KEPT = ResponseWriter(True)
-CLOSED = ResponseWriter(False, _more=_CLOSE)
-_KEPT_CHUNKED = ResponseWriter(True, chunked=True, _more=_CHUNKED)
-_CLOSED_CHUNKED = ResponseWriter(False, chunked=True, _more=_CHUNKED + _CLOSE)
-_BY_CLOSE = ResponseWriter(False, by_close=True, _more=_CLOSE)
+KEPT: Final = ResponseWriter(True)
+CLOSED: Final = ResponseWriter(False, _more=_CLOSE)
+_KEPT_CHUNKED: Final = ResponseWriter(True, chunked=True, _more=_CHUNKED)
+_CLOSED_CHUNKED: Final = ResponseWriter(False, chunked=True, _more=_CHUNKED + _CLOSE)
+_BY_CLOSE: Final = ResponseWriter(False, by_close=True, _more=_CLOSE)
 
 
 def writer_for(keep_alive: bool, measured: bool, http10: bool) -> ResponseWriter:

@@ -6,6 +6,7 @@ Shared by the protocol class and the ASGI callable, so that both decide alike, a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from relay.edge import access
 from relay.edge.answers import NOTHING_MORE, Code, Extra
@@ -21,7 +22,7 @@ from relay.mux.errors import SessionBusy, SessionGone
 from relay.tunnels.hub import Link, Tunnel
 
 # An encoded head above this is not kept for the next request: an idle connection should hold little.
-MOST_KEPT = 4096
+MOST_KEPT: Final = 4096
 
 
 @dataclass(slots=True)
@@ -129,8 +130,8 @@ def begin(request: Request, caller: Caller, exchange: Exchange, tunnel: Tunnel, 
         exchange.start(opener, caller.encode(request), request.body is Body.NONE and not request.upgrade)
     except SessionBusy as error:
         raise Unroutable(Code.TOO_MANY_STREAMS, str(error)) from None
-    except MalformedHead as error:
-        raise Unroutable(Code.HEAD_TOO_LARGE, str(error)) from None
+    except MalformedHead as wrong:
+        raise Unroutable(Code.HEAD_TOO_LARGE, str(wrong)) from None
     except SessionGone:
         raise Unroutable(Code.AGENT_OFFLINE) from None
     if not meter.limited:

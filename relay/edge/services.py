@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from time import monotonic
-from typing import Protocol
+from typing import Final, Protocol
 
 from relay.edge.access import Gate
 from relay.edge.account import COMPLETE, HANDED_OVER, Account
@@ -19,7 +19,9 @@ from relay.tunnels.crowds import Crowd
 from relay.tunnels.hub import Hub
 
 # Levels of pressure on memory (see `level`), and what is done from each on.
-PRESSED, REFUSING, CLOSED = 1, 2, 3
+PRESSED: Final = 1
+REFUSING: Final = 2
+CLOSED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)

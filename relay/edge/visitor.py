@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from time import monotonic
+from typing import Final
 
 from relay.edge import answers, routing
 from relay.edge.account import Account
@@ -25,9 +26,9 @@ from relay.tunnels.hub import Link, Tunnel
 from relay.wire.errors import ResetCode
 
 # Unparsed bytes (pipelined, or behind a request that is held) above which we stop reading.
-_BUFFER_MOST = 64 * 1024
+_BUFFER_MOST: Final = 64 * 1024
 # The first bytes of a JSON body are kept for the id of a JSON-RPC request, in case we must answer ourselves.
-_PREFIX_MOST = 16 * 1024
+_PREFIX_MOST: Final = 16 * 1024
 
 
 class Visitor(Leaver):

@@ -6,16 +6,20 @@ and need not break it off in the middle of one. What goes through is never chang
 
 from __future__ import annotations
 
-RESTARTING, GOING_AWAY = 1012, 1001
-_WHY = b"the relay restarts"
-_MASK = 0x80
+from typing import Final
+
+RESTARTING: Final = 1012
+GOING_AWAY: Final = 1001
+_WHY: Final = b"the relay restarts"
+_MASK: Final = 0x80
 # A length of so much stands for one of two bytes, or eight, behind it.
-_TWO = 126
+_TWO: Final = 126
 # The length of a frame that is longer than any read: with a head before it, it is still the length of none.
-_NOT_HERE = -1000
-_CLOSE, _CONTROL = 0x88, frozenset((0x88, 0x89, 0x8A))
+_NOT_HERE: Final = -1000
+_CLOSE: Final = 0x88
+_CONTROL: Final = frozenset((0x88, 0x89, 0x8A))
 # Whatever its first four bits: extensions may use the reserved ones.
-_DATA = frozenset(bits | kind for bits in range(0, 256, 16) for kind in (0, 1, 2))
+_DATA: Final = frozenset(bits | kind for bits in range(0, 256, 16) for kind in (0, 1, 2))
 
 
 def close_frame(code: int, mask: bytes = b"") -> bytes:

@@ -8,18 +8,18 @@ bounded and dropped.
 from __future__ import annotations
 
 import re
-from typing import Protocol
+from typing import Final, Protocol
 
 from relay.exchange.errors import MalformedBody, MalformedHead
 from relay.exchange.heads import MAX_FIELDS, Fields, check_fields, lower_names
 
-MAX_CHUNK_LINE = 1024
-MAX_TRAILERS = 16 * 1024
-LAST_CHUNK = b"0\r\n\r\n"
+MAX_CHUNK_LINE: Final = 1024
+MAX_TRAILERS: Final = 16 * 1024
+LAST_CHUNK: Final = b"0\r\n\r\n"
 
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
-_CHUNK_START = re.compile(_CHUNK_LINE.pattern + rb"\r\n")
-_LENGTH = re.compile(rb"[0-9]{1,18}")
+_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+_CHUNK_START: Final = re.compile(_CHUNK_LINE.pattern + rb"\r\n")
+_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 
 
 class BodyDecoder(Protocol):
@@ -111,7 +111,7 @@ class ChunkedBody:
                         self.done = True
                     continue
             if self._step == "data":
-                part = data[at : at + self._left]
+                part = data if not at and size <= self._left else data[at : at + self._left]
                 at += len(part)
                 self._left -= len(part)
                 parts.append(part)

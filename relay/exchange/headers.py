@@ -11,29 +11,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
+from typing import Final
 
 from relay.exchange.heads import EncodedFields, Fields, encode_part, lower_names
 
 # End-to-end fields that a Connection list may never remove: stripping them would change what the request means.
-PROTECTED = frozenset(
+PROTECTED: Final = frozenset(
     b"host content-length content-type authorization cookie origin forwarded x-forwarded-for x-forwarded-proto"
     b" x-forwarded-host mcp-session-id mcp-protocol-version last-event-id date".split()
 )
-HOP_BY_HOP = frozenset(
+HOP_BY_HOP: Final = frozenset(
     b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te transfer-encoding upgrade"
     b" http2-settings".split()
 )
-FORWARDED = frozenset(b"forwarded x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port".split())
+FORWARDED: Final = frozenset(b"forwarded x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port".split())
 # The same in every spelling: to CGI and WSGI, X_Forwarded_For is X-Forwarded-For.
-CLAIMS = frozenset(
+CLAIMS: Final = frozenset(
     bytes(spelled) for name in FORWARDED for spelled in product(*(b"-_" if byte == 0x2D else (byte,) for byte in name))
 )
 # What must be known before a body, or is one hop's own, is worth nothing behind it and may do harm (RFC 9110 §6.5.1).
-NOT_IN_TRAILERS = (
+NOT_IN_TRAILERS: Final = (
     HOP_BY_HOP | FORWARDED | frozenset(b"host content-length content-encoding authorization cookie".split())
 )
-SCHEMES = frozenset(("http", "https", "ws", "wss"))
-_LISTS = (b"connection", b"proxy-connection")
+SCHEMES: Final = frozenset(("http", "https", "ws", "wss"))
+_LISTS: Final = (b"connection", b"proxy-connection")
 
 
 def connection_tokens(fields: Fields) -> set[bytes]:

@@ -12,31 +12,31 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from struct import Struct
 from struct import error as _STRUCT_ERROR
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from relay.exchange.errors import MalformedHead
 
 Fields = list[tuple[bytes, bytes]]
 
-MAX_FIELDS = 256
+MAX_FIELDS: Final = 256
 # Informational (1xx) heads before the final one: both ends of a stream count them.
-MOST_INFORMATIONAL = 32
-UPGRADE = 0x01
-_U16 = Struct(">H")
-_U16_PAIR = Struct(">HH")
-_STATUS = Struct(">HB")
+MOST_INFORMATIONAL: Final = 32
+UPGRADE: Final = 0x01
+_U16: Final = Struct(">H")
+_U16_PAIR: Final = Struct(">HH")
+_STATUS: Final = Struct(">HB")
 
-TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+BAD_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 # A request target: visible ASCII only (RFC 3986 §2; RFC 9112 §3.2).
-TARGET = re.compile(rb"[\x21-\x7e]+")
-_REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+TARGET: Final = re.compile(rb"[\x21-\x7e]+")
+_REASON: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 # The same, as what is left over when all that may stand in a name or value is taken away: one call for many of them.
-_ALL_BYTES = [bytes((byte,)) for byte in range(256)]
-_IN_NAMES = b"".join(filter(TOKEN.fullmatch, _ALL_BYTES))
-_IN_VALUES = b"".join([byte for byte in _ALL_BYTES if not BAD_VALUE.match(byte)])
+_ALL_BYTES: Final = [bytes((byte,)) for byte in range(256)]
+_IN_NAMES: Final = b"".join(filter(TOKEN.fullmatch, _ALL_BYTES))
+_IN_VALUES: Final = b"".join([byte for byte in _ALL_BYTES if not BAD_VALUE.match(byte)])
 
-_NAME = itemgetter(0)
+_NAME: Final = itemgetter(0)
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ class EncodedFields(NamedTuple):
     encoded: bytes
 
 
-NO_FIELDS = EncodedFields(0, b"")
+NO_FIELDS: Final = EncodedFields(0, b"")
 
 
 class EncodedRequest:

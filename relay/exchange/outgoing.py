@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Final, Protocol
 
 from relay.exchange.errors import MalformedHead
 from relay.exchange.framing import content_length
@@ -26,14 +26,14 @@ from relay.exchange.heads import (
 from relay.mux.streamevents import StreamEvents
 from relay.wire.errors import ResetCode
 
-MOST_REMEMBERED = 1024
+MOST_REMEMBERED: Final = 1024
 
 # What ends a stream on this side: not numbers of the wire, where none is negative.
-BODY_TOO_LARGE = -2
-QUOTA_EXHAUSTED = -3
+BODY_TOO_LARGE: Final = -2
+QUOTA_EXHAUSTED: Final = -3
 
 # How an agent's reset reads in the contract (docs/promises.md, "The relay's own answers"); any other is `agent_lost`.
-_FAILURES: dict[int, str] = {
+_FAILURES: Final[dict[int, str]] = {
     ResetCode.LOCAL_REFUSED: "local_refused",
     ResetCode.LOCAL_RESET: "local_reset",
     ResetCode.BAD_RESPONSE: "bad_response",
@@ -114,14 +114,13 @@ def _decode_final(payload: bytes) -> tuple[ResponseHead, int | None]:
 
 
 # Small heads are often sent again to the letter; what they mean is remembered. A head is not changed by who gets it.
-_decode = lru_cache(maxsize=256)(_decode_final)
+_decode: Final = lru_cache(maxsize=256)(_decode_final)
 
 
 class Exchange:
     """One request with its answer. Also the owner of its stream."""
 
     # Of the class, until an exchange has its own: most of it never changes.
-    _stream: Channel | None = None
     _head_only = False
     _heads = 0
     _left = -1
@@ -136,6 +135,7 @@ class Exchange:
     def __init__(self, events: ExchangeEvents, request_id: str) -> None:
         self.request_id = request_id
         self._events: ExchangeEvents | None = events
+        self._stream: Channel | None = None
 
     def start(self, opener: Opener, request: EncodedRequest, ended: bool) -> None:
         """Opens the stream. Raises `SessionGone`, `SessionBusy`, `MalformedHead`."""

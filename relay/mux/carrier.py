@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from relay.wire.errors import AwayCode
 
-ROOM = 14
+ROOM: Final = 14
 """A message to be sent begins with this many bytes of room, in which a carrier may write its own header."""
 
-_CLOSE_CODES = {AwayCode.PROTOCOL_ERROR: 1002, AwayCode.SHUTDOWN: 1001, AwayCode.OVERLOADED: 1013}
-_POLICY_VIOLATION = 1008
+_CLOSE_CODES: Final = {AwayCode.PROTOCOL_ERROR: 1002, AwayCode.SHUTDOWN: 1001, AwayCode.OVERLOADED: 1013}
+_POLICY_VIOLATION: Final = 1008
 
 
 def close_code(code: AwayCode) -> int:

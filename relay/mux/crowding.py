@@ -9,16 +9,16 @@ is a visitor, who can ask again. A local service that pauses must find the uploa
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import Final, Protocol
 
 from relay.mux.stream import Stream
 from relay.wire.errors import ResetCode
 from relay.wire.window import SessionWindow
 
-PATIENCE = 2.0
-FULL = 7 / 8
-ENOUGH = 1 / 4
-_SENTENCE = "too much waits for readers that take nothing"
+PATIENCE: Final = 2.0
+FULL: Final = 7 / 8
+ENOUGH: Final = 1 / 4
+_SENTENCE: Final = "too much waits for readers that take nothing"
 
 
 class Host(Protocol):

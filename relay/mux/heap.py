@@ -7,14 +7,17 @@ a page fault for every page of every piece: a third of the agent's time.
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 # Numbers of <malloc.h>.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
-KEPT = 8 * 1024 * 1024
+_TRIM_THRESHOLD: Final = -1
+_TOP_PAD: Final = -2
+_MMAP_THRESHOLD: Final = -3
+KEPT: Final = 8 * 1024 * 1024
 """Free bytes at the end of the heap that are kept."""
-_PAD = 1024 * 1024
+_PAD: Final = 1024 * 1024
 # Every message is below: none gets a mapping of its own.
-_MAPPED_FROM = 4 * 1024 * 1024
+_MAPPED_FROM: Final = 4 * 1024 * 1024
 
 
 def keep_heap() -> None:

@@ -10,25 +10,26 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from relay.mux.carrier import Carrier
 from relay.wire.errors import RemoteProtocolError
 from relay.wire.frames import HEADER, HEADER_SIZE
 
-TURN = 128
-TURN_BYTES = 512 * 1024
+TURN: Final = 128
+TURN_BYTES: Final = 512 * 1024
 """So much of a bulk transfer is read before all others have their turn, here and wherever else one is read: an event
 loop reads a socket 32 times while there is more, which is 8 MiB and 15 ms.
 """
-SMALL = 8192
+SMALL: Final = 8192
 """Bytes of a message that is read whole, even if it is all headers."""
 # Frames that carry nothing: so many within a second, and more by what the peer was given cause for.
-NOISE_MOST = 10_000
-NOISE_SPAN = 1.0
-NOISE_PER_STREAM = 16
+NOISE_MOST: Final = 10_000
+NOISE_SPAN: Final = 1.0
+NOISE_PER_STREAM: Final = 16
 # What is not even a message counts for so many.
-OF_CARRIER = 10
-BYTES_PER_NOISE = 1024
+OF_CARRIER: Final = 10
+BYTES_PER_NOISE: Final = 1024
 
 
 def _nobody(*_: object) -> None:

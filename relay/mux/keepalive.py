@@ -7,17 +7,18 @@ still carries the other.
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 from relay.wire.window import Trips
 
 # A ping that stays unanswered for this many seconds is the verdict (with the interval before it: within 15 s).
-DEAD_AFTER = 9.0
+DEAD_AFTER: Final = 9.0
 # A new session pings this often in a row, so that its round trip is known before the first regular interval.
-FIRST_PINGS = 3
+FIRST_PINGS: Final = 3
 # While data flows, a ping follows the last one's answer after this many seconds or a round trip, whichever is longer.
-BUSY_INTERVAL = 0.05
+BUSY_INTERVAL: Final = 0.05
 # The smallest round trip is that of the last so many seconds: a path may change under a session.
-SMALLEST_OF = 15.0
+SMALLEST_OF: Final = 15.0
 
 
 class Keepalive:

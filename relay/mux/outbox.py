@@ -9,29 +9,29 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Final, Protocol
 
 from relay.mux.carrier import ROOM
 from relay.wire.errors import ResetCode
 from relay.wire.frames import DATA, DATA_END, HEADER, HEADER_SIZE, MAX_MESSAGE, SESSION_WINDOW
 
 # A message is closed at about this size, so that the next turn can bring control frames forward.
-MESSAGE_TARGET = 256 * 1024
+MESSAGE_TARGET: Final = 256 * 1024
 # So much of heads and small data is sent without waiting for the end of the turn.
-EARLY = 8 * 1024
+EARLY: Final = 8 * 1024
 # One turn of a stream that is alone, and of one that has neighbours.
-FRAME_ALONE = 256 * 1024
-FRAME_SHARED = 32 * 1024
+FRAME_ALONE: Final = 256 * 1024
+FRAME_SHARED: Final = 32 * 1024
 # Data up to this size may skip the turns, as long as the message holds no more than this of it.
-SMALL = 16 * 1024
-DIRECT_MOST = 64 * 1024
+SMALL: Final = 16 * 1024
+DIRECT_MOST: Final = 64 * 1024
 # More control frames than this waiting for a peer that does not read: new streams are refused, then the session ends.
-CONTROL_BUSY = 1024 * 1024
+CONTROL_BUSY: Final = 1024 * 1024
 CONTROL_MOST = 8 * 1024 * 1024
 # Between the two a head or trailers cost their own stream, so that no visitor's can cost the session.
-CONTROL_STREAM = 4 * 1024 * 1024
-_ROOM = bytes(ROOM)
-_pack = HEADER.pack
+CONTROL_STREAM: Final = 4 * 1024 * 1024
+_ROOM: Final = bytes(ROOM)
+_pack: Final = HEADER.pack
 
 
 class Queued(Protocol):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+from relay.mux.compiling import mypyc_attr
 from relay.mux.inbox import TURN_BYTES
 from relay.mux.pausing import read_on, stop_reading
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Paced:
     """Pauses and resumes `_transport`, which the class below it sets; on one that is closing both are nothing."""
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from struct import error as StructError
+from typing import Final
 
+from relay.mux.compiling import mypyc_attr
 from relay.mux.outbox import Queued
 from relay.mux.receivers import Receiver
 from relay.mux.stream import Stream
@@ -16,12 +18,13 @@ from relay.wire import frames
 from relay.wire.errors import RemoteProtocolError, ResetCode
 from relay.wire.frames import HEADER, HEADER_SIZE
 
-_unpack = HEADER.unpack_from
-_HEAD = frames.HEAD
-_FOLLOWS = frozenset((frames.DATA, frames.DATA_END, frames.END))
+_unpack: Final = HEADER.unpack_from
+_HEAD: Final = frames.HEAD
+_FOLLOWS: Final = frozenset((frames.DATA, frames.DATA_END, frames.END))
 """What may follow a head and be written with it."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class FrameReader:
     """See `Session`, which makes it whole."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from relay.mux.stream import Stream
 from relay.wire import frames
@@ -24,7 +25,7 @@ def _table(receivers: dict[int, Callable[[Stream, memoryview], None]]) -> dict[i
     return {kind: (frames.lengths(kind), receive) for kind, receive in receivers.items()}
 
 
-ACCEPTOR = _table(
+ACCEPTOR: Final = _table(
     {
         frames.OPEN: _refuse_open,
         frames.OPEN_END: _refuse_open,
@@ -38,7 +39,7 @@ ACCEPTOR = _table(
     }
 )
 """Of the side that accepts streams."""
-OPENER = ACCEPTOR | _table(
+OPENER: Final = ACCEPTOR | _table(
     {
         frames.DATA_END: Stream.receive_only,
         frames.HEAD: Stream.receive_head,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import deque
-from typing import Any, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from relay.mux.keepalive import Keepalive
 from relay.mux.outbox import CONTROL_STREAM, Outbox
@@ -19,16 +19,19 @@ from relay.wire.states import State
 from relay.wire.window import SessionWindow
 
 # The table of `wire.states`, written out: it is asked for every frame, and members of an enum are slow to look up.
-_OPEN, _LOCAL_ENDED, _REMOTE_ENDED, _CLOSED = State
+_OPEN: Final[State] = State.OPEN
+_LOCAL_ENDED: Final[State] = State.LOCAL_ENDED
+_REMOTE_ENDED: Final[State] = State.REMOTE_ENDED
+_CLOSED: Final[State] = State.CLOSED
 
 # A writer is told to wait once this many bytes are queued, and to go on once no more than a quarter of it is. A stream
 # whose peer has taken `BULK_FROM` bytes may queue more: bulk goes in large pieces, and a stalled stream holds little.
-QUEUE_FULL = 64 * 1024
-QUEUE_FULL_BULK = 256 * 1024
-BULK_FROM = 16 * 1024 * 1024
+QUEUE_FULL: Final = 64 * 1024
+QUEUE_FULL_BULK: Final = 256 * 1024
+BULK_FROM: Final = 16 * 1024 * 1024
 # So much of a stream that has the link to itself is sent at once: its source need not be told to wait and to go on.
-LARGE = 64 * 1024
-_TOO_MUCH = "too much waits for the link"
+LARGE: Final = 64 * 1024
+_TOO_MUCH: Final = "too much waits for the link"
 
 
 class StreamHost(Protocol):

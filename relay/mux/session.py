@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Final
 
 from relay.mux.carrier import Carrier, close_code
 from relay.mux.crowding import Crowding
@@ -27,13 +28,14 @@ from relay.wire.frames import HEADER, HEADER_SIZE, U64, encode, encode_credit, e
 from relay.wire.states import State
 from relay.wire.window import SessionWindow
 
-_pack = HEADER.pack
-_LOCAL_ENDED, _REMOTE_ENDED = State.LOCAL_ENDED, State.REMOTE_ENDED
-_HANDSHAKE = frozenset((frames.HELLO, frames.WELCOME, frames.REFUSED, frames.RENEW, frames.RENEWED))
-_ANY_TIME = frozenset((frames.PING, frames.PONG, frames.GOING_AWAY))
-_OPEN = frozenset((frames.OPEN, frames.OPEN_END))
-_DATA = frozenset((frames.DATA, frames.DATA_END))
-_LAST = frames.MAX_STREAM_ID - 2
+_pack: Final = HEADER.pack
+_LOCAL_ENDED: Final[State] = State.LOCAL_ENDED
+_REMOTE_ENDED: Final[State] = State.REMOTE_ENDED
+_HANDSHAKE: Final = frozenset((frames.HELLO, frames.WELCOME, frames.REFUSED, frames.RENEW, frames.RENEWED))
+_ANY_TIME: Final = frozenset((frames.PING, frames.PONG, frames.GOING_AWAY))
+_OPEN: Final = frozenset((frames.OPEN, frames.OPEN_END))
+_DATA: Final = frozenset((frames.DATA, frames.DATA_END))
+_LAST: Final = frames.MAX_STREAM_ID - 2
 
 
 @dataclass(frozen=True, slots=True)

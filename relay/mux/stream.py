@@ -5,7 +5,7 @@ Received bytes count as consumed only when the owner says so.
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from relay.mux.sending import BULK_FROM, QUEUE_FULL, QUEUE_FULL_BULK, SendingHalf, StreamHost
 from relay.mux.streamevents import StreamEvents
@@ -14,8 +14,11 @@ from relay.wire.frames import MAX_CREDIT, STREAM_WINDOW, decode_credit, decode_r
 from relay.wire.states import State
 from relay.wire.window import ReceiveWindow
 
-_OPEN, _LOCAL_ENDED, _REMOTE_ENDED, _CLOSED = State
-_UNUSED = ReceiveWindow(STREAM_WINDOW, STREAM_WINDOW)
+_OPEN: Final[State] = State.OPEN
+_LOCAL_ENDED: Final[State] = State.LOCAL_ENDED
+_REMOTE_ENDED: Final[State] = State.REMOTE_ENDED
+_CLOSED: Final[State] = State.CLOSED
+_UNUSED: Final = ReceiveWindow(STREAM_WINDOW, STREAM_WINDOW)
 
 
 class Stream(SendingHalf):

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import socket
 import struct
+from typing import Final
 
-_AT_ONCE = struct.pack("ii", 1, 0)
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
 
 
 def reset_on_close(transport: asyncio.BaseTransport) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import relay
 from relay.api.office import Office, Refusal
+from relay.edge.adopted import Adopted
 from relay.edge.gate import VisitorGate
 from relay.edge.hosts import BadHost, normalise_host, subdomain_of
 from relay.edge.services import KeyRefusal, Services, Timeouts
@@ -188,13 +189,7 @@ def _note_refusal(journal: Journal, refusal: Refusal | KeyRefusal, **what: str) 
 
 async def adopt(services: Services, sock: socket.socket, sent: bytes) -> None:
     """Goes on with a visitor's connection that another process began, and that has sent this much. Raises `OSError`."""
-
-    class Adopted(Visitor):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            super().connection_made(transport)
-            self.on_bytes(sent)
-
-    await asyncio.get_running_loop().connect_accepted_socket(lambda: Adopted(services), sock)
+    await asyncio.get_running_loop().connect_accepted_socket(lambda: Adopted(services, sent), sock)
 
 
 def visitor_factory(services: Services) -> Callable[..., asyncio.BaseProtocol]:

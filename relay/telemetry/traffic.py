@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from relay.telemetry.histograms import Histogram
 
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Bounds of durations: from an answer within the machine to an event stream of minutes."""
-CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx", "other")
+CLASSES: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx", "other")
 """Labels of status classes: by the first digit of a status, 0 for none; all that HTTP does not know are other."""
-AT_ONCE = 64
+AT_ONCE: Final = 64
 """Exchanges that are counted together."""
-OTHERS = ""
+OTHERS: Final = ""
 """The name under which tunnels beyond the cap are counted."""
 
 

@@ -8,26 +8,26 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from relay.wire.errors import RemoteProtocolError
 
-VISITOR_KEY = "visitor_key"
-BASIC = "basic"
-MAX_USERS = 32
-MAX_USER = 64
-MAX_HASH = 256
-MAX_PASSWORD = 1024
+VISITOR_KEY: Final = "visitor_key"
+BASIC: Final = "basic"
+MAX_USERS: Final = 32
+MAX_USER: Final = 64
+MAX_HASH: Final = 256
+MAX_PASSWORD: Final = 1024
 """Characters, of what a user chooses and of what a visitor sends."""
-MAX_MEMORY = 128 * 1024
+MAX_MEMORY: Final = 128 * 1024
 """KiB that one check of a password may take."""
-MAX_PASSES = 6
-MAX_LANES = 8
-_MAX_WAYS = 8
-_MAX_WAY = 32
+MAX_PASSES: Final = 6
+MAX_LANES: Final = 8
+_MAX_WAYS: Final = 8
+_MAX_WAY: Final = 32
 
 # The PHC string format, parameters in the order that Argon2's own tools write; salt 8 to 64 bytes, hash 16 to 64.
-_HASH = re.compile(
+_HASH: Final = re.compile(
     r"\$argon2id\$v=19\$m=([1-9][0-9]{0,6}),t=([1-9][0-9]?),p=([1-9][0-9]?)"
     r"\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{22,86})"
 )

@@ -15,56 +15,57 @@ what it may mean at a given moment is decided by `states` and by the mux, whose 
 from __future__ import annotations
 
 from struct import Struct
+from typing import Final
 
 from relay.wire.errors import LocalProtocolError, RemoteProtocolError
 
-HEADER_SIZE = 8
-HEADER = Struct(">II")
-U32 = Struct(">I")
-U64 = Struct(">Q")
-RESET_HEAD = Struct(">HB")
-AWAY_HEAD = Struct(">HI")
+HEADER_SIZE: Final = 8
+HEADER: Final = Struct(">II")
+U32: Final = Struct(">I")
+U64: Final = Struct(">Q")
+RESET_HEAD: Final = Struct(">HB")
+AWAY_HEAD: Final = Struct(">HI")
 
 # Frame types. 0x40 is the END flag on the three types that may end a stream's direction.
-HELLO = 0x01
-WELCOME = 0x02
-REFUSED = 0x03
-RENEW = 0x04
-RENEWED = 0x05
-OPEN = 0x10
-DATA = 0x11
-END = 0x12
-RESET = 0x13
-CREDIT = 0x14
-HEAD = 0x15
-PING = 0x20
-PONG = 0x21
-GOING_AWAY = 0x22
-END_FLAG = 0x40
-OPEN_END = OPEN | END_FLAG
-DATA_END = DATA | END_FLAG
-HEAD_END = HEAD | END_FLAG
+HELLO: Final = 0x01
+WELCOME: Final = 0x02
+REFUSED: Final = 0x03
+RENEW: Final = 0x04
+RENEWED: Final = 0x05
+OPEN: Final = 0x10
+DATA: Final = 0x11
+END: Final = 0x12
+RESET: Final = 0x13
+CREDIT: Final = 0x14
+HEAD: Final = 0x15
+PING: Final = 0x20
+PONG: Final = 0x21
+GOING_AWAY: Final = 0x22
+END_FLAG: Final = 0x40
+OPEN_END: Final = OPEN | END_FLAG
+DATA_END: Final = DATA | END_FLAG
+HEAD_END: Final = HEAD | END_FLAG
 # Types from here on are extensions: a receiver that does not know one skips it.
-FIRST_EXTENSION = 0x80
+FIRST_EXTENSION: Final = 0x80
 
-MAX_MESSAGE = 1024 * 1024
-MAX_DATA = 256 * 1024
-MAX_HEAD = 128 * 1024
-MAX_HELLO = 16 * 1024
+MAX_MESSAGE: Final = 1024 * 1024
+MAX_DATA: Final = 256 * 1024
+MAX_HEAD: Final = 128 * 1024
+MAX_HELLO: Final = 16 * 1024
 # 64 names, each with an address of full length, do not fit into the bound of a hello.
-MAX_WELCOME = 64 * 1024
-MAX_DETAIL = 512
-MAX_EXTENSION = 16 * 1024
-MAX_STREAM_ID = 2**31 - 1
-MAX_CREDIT = 2**31 - 1
-STREAM_WINDOW = 64 * 1024
-SESSION_WINDOW = 1024 * 1024
-MAX_SESSION_WINDOW = 64 * 1024 * 1024
+MAX_WELCOME: Final = 64 * 1024
+MAX_DETAIL: Final = 512
+MAX_EXTENSION: Final = 16 * 1024
+MAX_STREAM_ID: Final = 2**31 - 1
+MAX_CREDIT: Final = 2**31 - 1
+STREAM_WINDOW: Final = 64 * 1024
+SESSION_WINDOW: Final = 1024 * 1024
+MAX_SESSION_WINDOW: Final = 64 * 1024 * 1024
 
-RESET_DELIVERED = 0x01
+RESET_DELIVERED: Final = 0x01
 
 # type -> (least length, greatest length, whether it belongs to a stream: True, False, or None for either)
-_RULES: dict[int, tuple[int, int, bool | None]] = {
+_RULES: Final[dict[int, tuple[int, int, bool | None]]] = {
     HELLO: (2, MAX_HELLO, False),
     WELCOME: (2, MAX_WELCOME, False),
     REFUSED: (2, MAX_HELLO, False),
@@ -84,7 +85,7 @@ _RULES: dict[int, tuple[int, int, bool | None]] = {
     GOING_AWAY: (6, 6 + MAX_DETAIL, False),
 }
 
-NAMES = {
+NAMES: Final = {
     HELLO: "HELLO",
     WELCOME: "WELCOME",
     REFUSED: "REFUSED",

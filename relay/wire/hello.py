@@ -9,26 +9,26 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Final
 
 from relay.wire.access import AccessRules, rules_from_json, rules_to_json, ways_from_json
 from relay.wire.errors import RemoteProtocolError
 from relay.wire.frames import MAX_HELLO, MAX_WELCOME
 from relay.wire.limits import TunnelLimits, limited_from_json, limits_from_json, limits_to_json
 
-VERSION = 1
-SUBPROTOCOL = "relay.v1"
-PATH = "/agent/v1"
-MAX_SLOTS = 4
-MAX_NAMES = 64
-MAX_KEY = 8192
-MAX_VERSION = 65535
+VERSION: Final = 1
+SUBPROTOCOL: Final = "relay.v1"
+PATH: Final = "/agent/v1"
+MAX_SLOTS: Final = 4
+MAX_NAMES: Final = 64
+MAX_KEY: Final = 8192
+MAX_VERSION: Final = 65535
 
-_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
-_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_ID: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_UNFIT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 # One label of a host name: RFC 1123 §2.1, lower case, at most 63.
-LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Renew:
 
 def encode_hello(hello: Hello) -> bytes:
     """The payload of a HELLO frame."""
-    body = {name: getattr(hello, name) for name in Hello.__slots__}
+    body = {each.name: getattr(hello, each.name) for each in fields(Hello)}
     del body["access"], body["limits"]
     if hello.access:
         body["access"] = rules_to_json(hello.access)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Final
 
 from relay.wire.access import by_name
 from relay.wire.errors import RemoteProtocolError
 
-MOST_RATE = 1_000_000
+MOST_RATE: Final = 1_000_000
 """Requests a second."""
 
 
@@ -25,7 +25,7 @@ class TunnelLimits:
     rate_per_address: int | None = None
 
 
-_MEMBERS = tuple(field.name for field in fields(TunnelLimits))
+_MEMBERS: Final = tuple(field.name for field in fields(TunnelLimits))
 
 
 def limits_to_json(limits: Mapping[str, TunnelLimits]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ responder's first data is the exchange's rule, not the stream's. OPEN makes a st
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 
 class State(IntEnum):
@@ -30,7 +31,7 @@ class Signal(IntEnum):
     RECV_RESET = 5
 
 
-TRANSITIONS: dict[State, dict[Signal, State]] = {
+TRANSITIONS: Final[dict[State, dict[Signal, State]]] = {
     State.OPEN: {
         Signal.SEND_DATA: State.OPEN,
         Signal.RECV_DATA: State.OPEN,

@@ -9,23 +9,23 @@ they should wait in the sender's queue, where turns are taken.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from relay.wire.errors import RemoteProtocolError
 
 # A round trip shorter than this is taken as this: below it an event loop's own turns are what is measured.
-LEAST_ROUND_TRIP = 0.004
+LEAST_ROUND_TRIP: Final = 0.004
 # A session's window is the limit when all of it was used up within this many round trips. A stream's grows earlier, so
 # that it is the session's, which knows the path, that limits a lone stream.
-LIMITING_TRIPS = 1.5
-NARROW_TRIPS = 2.5
+LIMITING_TRIPS: Final = 1.5
+NARROW_TRIPS: Final = 2.5
 # A ping that took this many times the smallest round trip has waited behind data.
-QUEUED_TRIPS = 1.25
-HEADROOM = 1.25
+QUEUED_TRIPS: Final = 1.25
+HEADROOM: Final = 1.25
 # After a session's window has settled it grows by an eighth, so many times, before it doubles again.
-CAUTIOUS_STEPS = 8
+CAUTIOUS_STEPS: Final = 8
 # A consumer that takes this many round trips for a window is slow.
-SLOW_TRIPS = 4.0
+SLOW_TRIPS: Final = 4.0
 
 
 @dataclass(slots=True)

@@ -87,7 +87,7 @@ class Agents:
         self.pool = Pool()
         self.reports: list[dict[str, object]] = []
         self.time = 100.0
-        route = Route("demo", parse_target(target), self.pool, upstream or [], private, preserve_host)  # type: ignore[arg-type]
+        route = Route("demo", parse_target(target), self.pool, upstream or [], private, preserve_host)
         report = Sparing(self.reports.append) if quiet else self.reports.append
         self.forwarder = Forwarder({"demo": route}, report, lambda: self.time)
         self.side: Side

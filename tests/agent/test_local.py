@@ -12,8 +12,9 @@ from itertools import pairwise
 import pytest
 
 from relay.agent.answers import AnswerHead, AnswerReader
-from relay.agent.local import IDLE, LocalConnection
+from relay.agent.local import LocalConnection
 from relay.agent.parsers import PARSERS, H11Parser, HttptoolsParser, ResponseHeadParser
+from relay.agent.phase import IDLE
 from relay.agent.requests import LocalEvents, LocalRequest
 from relay.exchange.heads import MOST_INFORMATIONAL
 from relay.mux.inbox import TURN_BYTES

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from relay.agent.answers import AnswerHead
-from relay.agent.local import CLOSED, IDLE
+from relay.agent.phase import CLOSED, IDLE
 from relay.agent.requests import LocalRequest
 from tests.agent.localside import Log, on_every_loop, within
 from tests.agent.test_local import GET, Joined, joined

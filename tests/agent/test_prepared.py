@@ -13,7 +13,7 @@ from tests.support.clock import virtual
 def lead(agents: Agents, target: str, upstream: Fields | None = None) -> Pool:
     """Where requests for `demo` go from now on."""
     pool = Pool()
-    agents.forwarder.lead({"demo": Route("demo", parse_target(target), pool, upstream or [])})  # type: ignore[arg-type]
+    agents.forwarder.lead({"demo": Route("demo", parse_target(target), pool, upstream or [])})
     return pool
 
 
