@@ -1,9 +1,10 @@
 # Each target is one line; scripts/ does the work. Only make, Python 3.11 or newer and a network are needed to start.
-.PHONY: help install demo test test-node test-compose chaos soak fuzz bench cost lint clean
-help: ; @echo "make demo [ONCE=1] | test | test-node | test-compose | chaos | soak [SOAK_SECONDS=600] [SOAK_SEED=N] | fuzz [FUZZ_SECONDS=60] | bench [QUICK=1] | cost | lint | install | clean"
+.PHONY: help install demo test test-compiled test-node test-compose chaos soak fuzz bench cost lint clean
+help: ; @echo "make demo [ONCE=1] | test | test-compiled | test-node | test-compose | chaos | soak [SOAK_SECONDS=600] [SOAK_SEED=N] | fuzz [FUZZ_SECONDS=60] | bench [QUICK=1] | cost | lint | install | clean"
 install: ; @scripts/install
 demo: install ; @scripts/sdk-envs mcp2 && exec .venv/bin/python scripts/demo.py $(if $(ONCE),--once)
 test: install ; @scripts/test $(ARGS)
+test-compiled: install ; @scripts/test-compiled $(ARGS)
 test-node: install ; @scripts/test-node $(ARGS)
 test-compose: install ; @scripts/test-compose $(ARGS)
 chaos: install ; @scripts/sdk-envs && RELAY_CHAOS=1 .venv/bin/python -m pytest -m chaos --timeout 3600 $(ARGS)

@@ -62,7 +62,9 @@ def _add(to: typer.Typer, room: str) -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"relay {__version__}")
+        from relay.wire import frames
+
+        typer.echo(f"relay {__version__}{'' if str(frames.__file__).endswith('.py') else ' (compiled)'}")
         raise typer.Exit
 
 

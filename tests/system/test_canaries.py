@@ -284,6 +284,7 @@ async def test_answers_at_the_agents_listener(scene: Scene) -> None:
     scene.search()
 
 
+@pytest.mark.interpreted
 async def test_defects(scene: Scene) -> None:
     """What relay and agent log of a defect where secrets are at hand, and answer, is no secret either; they go on."""
     relay, public = scene.relay, scene.relay.public_port

@@ -172,6 +172,7 @@ async def test_a_replaced_certificate_is_served_in_five_seconds(house: TlsHouse)
     assert not [one for one in house.relay.events if one["event"] == "agent_down" and "t" in one["names"]]
 
 
+@pytest.mark.interpreted
 async def test_a_scan_finds_mozillas_intermediate(house: TlsHouse) -> None:
     """On both listeners, by sslyze."""
     ports = [str(house.relay.public_port), str(house.relay.agents_port)]
