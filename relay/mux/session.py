@@ -57,7 +57,7 @@ class Session(FrameReader):
         self.owner = owner
         self.options = options
         self.loop = asyncio.get_running_loop()
-        self.streams: dict[int, Stream] = {}
+        self.streams = {}
         self.outbox = Outbox()
         self._inbox = Inbox(carrier, self.loop.call_soon, self.on_message)
         self._noise = Noise(self.now, self._causes)

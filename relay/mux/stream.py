@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Final, NoReturn
 
 from relay.mux.sending import BULK_FROM, QUEUE_FULL, QUEUE_FULL_BULK, SendingHalf, StreamHost
-from relay.mux.streamevents import StreamEvents
 from relay.wire.errors import RemoteProtocolError
 from relay.wire.frames import MAX_CREDIT, STREAM_WINDOW, decode_credit, decode_reset, encode_credit
 from relay.wire.states import State
@@ -29,7 +28,7 @@ class Stream(SendingHalf):
     def __init__(self, session: StreamHost, number: int, window_most: int) -> None:
         self.session = session
         self.id = number
-        self.owner: StreamEvents | None = None
+        self.owner = None
         self.state = _OPEN
         self.send_credit = STREAM_WINDOW
         self.waiting = False

@@ -27,6 +27,42 @@ def test_every_room_that_is_named_is_there() -> None:
     assert [name for name in CONFIG["compiled"] + CONFIG["interpreted"] if not (ROOT / name).exists()] == []
 
 
+def test_a_compiled_class_is_made_from_compiled_ones(rooms: dict[str, ast.Module]) -> None:
+    """From another one it would inherit by look-ups in dictionaries, for all that it does."""
+    found = []
+    for room, tree in rooms.items():
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        homes = {alias.asname or alias.name: str(node.module) for node in imports for alias in node.names}
+        for made in [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]:
+            bases = [homes.get(ast.unparse(base), "") for base in made.bases]
+            found += [(room, made.name, base) for base in bases if base.startswith("relay.")]
+    assert [one for one in found if one[2].replace(".", "/") + ".py" not in rooms] == []
+    assert ("relay/edge/connection.py", "Connection", "relay.mux.paced") in found
+
+
+def test_an_attribute_is_declared_once(rooms: dict[str, ast.Module]) -> None:
+    """Declared again below, the garbage collector counts it twice, and never frees a circle that goes through it."""
+    classes = {node.name: node for tree in rooms.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+
+    def above(name: str) -> list[str]:
+        bases = [base for base in map(ast.unparse, classes[name].bases) if base in classes]
+        return bases + [one for base in bases for one in above(base)]
+
+    declared = {name: attributes(node) for name, node in classes.items()}
+    assert "owner" in declared["SendingHalf"]
+    found = {(name, base): declared[name] & declared[base] for name in classes for base in above(name)}
+    assert {pair: twice for pair, twice in found.items() if twice} == {}
+
+
+def attributes(node: ast.ClassDef) -> set[str]:
+    """Those that a class declares: in its body, or with their type in a method."""
+    typed = {line.target for line in ast.walk(node) if isinstance(line, ast.AnnAssign)}
+    body = {target for line in node.body if isinstance(line, ast.Assign) for target in line.targets}
+    body |= {line.target for line in node.body if isinstance(line, ast.AnnAssign)}
+    own = {target.attr for target in typed if isinstance(target, ast.Attribute)}
+    return own | {target.id for target in body if isinstance(target, ast.Name)} - {"__slots__"}
+
+
 def test_a_caught_error_has_a_name_of_its_own(rooms: dict[str, ast.Module]) -> None:
     """A name has one type in a compiled function: what another `except` binds to it raises TypeError there."""
     found = []
