@@ -6,8 +6,11 @@
 ARG PYTHON=3.13
 
 FROM python:${PYTHON}-slim AS build
+# 1: the rooms of the data path are compiled.
+ARG RELAY_COMPILED=0
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore PYTHONDONTWRITEBYTECODE=1
-RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils \
+      $([ "$RELAY_COMPILED" != 1 ] || echo gcc libc6-dev) && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 # What the relay needs changes less often than the relay: a change of the code alone installs none of it again.
 COPY pyproject.toml deploy/compose/requirements.py ./
@@ -15,10 +18,11 @@ RUN python requirements.py server >requirements.txt \
  && python -m venv --without-pip /opt/relay \
  && pip --python /opt/relay/bin/python install --no-compile --only-binary :all: -r requirements.txt
 COPY README.md LICENSE ./
+COPY scripts/compiling.py scripts/
 COPY relay relay
 COPY migrations migrations
 # Types, sources and symbols of compiled modules, and tests are of no use to a running relay.
-RUN pip --python /opt/relay/bin/python install --no-compile --no-deps . \
+RUN RELAY_COMPILED=$RELAY_COMPILED pip --python /opt/relay/bin/python install --no-compile --no-deps . \
  && find /opt/relay \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.[ch]' \) -delete \
  && find /opt/relay/lib -type d \( -name tests -o -name testing -o -name test \) -prune -exec rm -rf {} + \
  && find /opt/relay/lib -name '*.so' -exec strip --strip-unneeded {} +

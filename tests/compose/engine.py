@@ -21,6 +21,7 @@ from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE, DEMO_IMAGE = "localhost/relay-compose-test", "localhost/relay-compose-test-demo"
+COMPILED_IMAGE = "localhost/relay-compose-test-compiled"
 DOMAIN = "tunnels.localhost"
 UP_WITHIN = 180.0
 DESCRIPTORS = 65536
@@ -63,11 +64,11 @@ def descriptors() -> int:
     return min(DESCRIPTORS, int(said))
 
 
-def build() -> None:
-    """Both images, as the compose file says."""
+def build(*more: str, image: str = IMAGE) -> None:
+    """Images as the compose file says, by default both; `more` are words of `docker compose build`."""
     words = ["compose", "--env-file", os.devnull, "-f", "docker-compose.yaml", "-f", "tests/compose/network.yaml"]
-    env = clean() | {"RELAY_IMAGE": IMAGE, "RELAY_DEMO_IMAGE": DEMO_IMAGE}
-    docker(*words, "--profile", "demo", "build", "relay", "demo-server", timeout=900, env=env)
+    env = clean() | {"RELAY_IMAGE": image, "RELAY_DEMO_IMAGE": DEMO_IMAGE}
+    docker(*words, "--profile", "demo", "build", *(more or ("relay", "demo-server")), timeout=900, env=env)
 
 
 def clean() -> dict[str, str]:
