@@ -18,7 +18,7 @@ from bench import page, plot, profile, results, stages, table, targets
 from bench.effort import FULL, QUICK, Effort
 from bench.place import Unavailable, place, program, version_of
 from bench.rivals import RIVALS
-from bench.systems import REFERENCES, RELAY, System
+from bench.systems import COMPILED, REFERENCES, RELAY, System
 
 GRACE = 40.0  # seconds behind the limit, in which the last step ends; then the run is cut
 QUIET = 0.1  # cores that others may use
@@ -59,7 +59,7 @@ def main() -> int:
 
 def chosen(names: str | None, quick: bool) -> list[System]:
     """Those to be measured: all, without the rivals in a quick run, or those that were named. Raises Unavailable."""
-    every = [*REFERENCES, RELAY, *RIVALS]
+    every = [*REFERENCES, RELAY, COMPILED, *RIVALS]
     if names is None:
         return [system for system in every if not (quick and system.rival)]
     wanted = names.split(",")

@@ -7,14 +7,17 @@ uploads, event streams and WebSocket.
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
+import sysconfig
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench import nginxconf
-from bench.place import Door, Place, answers, free_ports, program, version_of
+from bench.place import Door, Place, Unavailable, answers, free_ports, program, version_of
 from tests.support.child import Child
 from tests.support.processes import DOMAIN
 
+ROOT = Path(__file__).resolve().parents[1]
 HELLO = "/"
 READY = 15.0
 
@@ -75,7 +78,7 @@ class System:
     version: tuple[str, str] = ("", "")
     """A program and the option that makes it tell its version."""
     rival: bool = False
-    """Another tunnel: it is asked for less where the time does not suffice for all."""
+    """Another tunnel, or build: it is asked for less where the time does not suffice for all."""
     delayable: bool = True
     """Whether its agent can be led over the path with a delay."""
     spares: str = ""
@@ -107,19 +110,40 @@ async def _asgi(place: Place) -> Running:
 
 
 async def _relay(place: Place) -> Running:
+    return await _pair(place, "relay", {})
+
+
+async def _compiled(place: Place) -> Running:
+    # Without the working directory in front, where the interpreted rooms are.
+    return await _pair(place, "compiled", {"PYTHONPATH": str(compiled_tree()), "PYTHONSAFEPATH": "1"})
+
+
+def compiled_tree() -> Path:
+    """Where scripts/compiled left it. Raises Unavailable unless it is there, of this code and for this Python."""
+    tree = ROOT / ".venvs" / "compiled" / "tree"
+    if not (tree / f"relay/wire/frames{sysconfig.get_config_var('EXT_SUFFIX')}").exists():
+        raise Unavailable("scripts/compiled has not made it for this Python")
+    for path in (ROOT / "relay").rglob("*.py"):
+        made = tree / path.relative_to(ROOT)
+        if not made.exists() or made.read_bytes() != path.read_bytes():
+            raise Unavailable("it is of other code; scripts/compiled makes it again")
+    return tree
+
+
+async def _pair(place: Place, name: str, env: Mapping[str, str]) -> Running:
     serve = [sys.executable, "-m", "relay", "serve", "--json", "--domain", DOMAIN, "--grace", "1"]
     serve += ["--access-log", "off"]  # as nginx has it here
     serve += ["--public", "127.0.0.1:0", "--agents", "127.0.0.1:0", "--data", str(place.directory)]
-    relay = await place.run(serve, "relay")
+    relay = await place.run(serve, "relay", env)
     serving = await relay.wait_event("serving", READY)
     public, agents = (int(serving[what].rpartition(":")[2]) for what in ("public", "agents"))
-    running = Running("relay", Door(public, f"s.{DOMAIN}"), Door(public, f"l.{DOMAIN}"), relay=relay)
+    running = Running(name, Door(public, f"s.{DOMAIN}"), Door(public, f"l.{DOMAIN}"), relay=relay)
     running.key_file, running.agents_port = str(place.directory / "child.key"), agents
     mint = [sys.executable, "-m", "relay", "keys", "mint", "--relay", f"ws://127.0.0.1:{agents}"]
     mint += ["--key-file", str(serving["key_file"]), "--key-out", running.key_file, "--json"]
     await (await place.run(mint, "mint")).wait(READY)
-    names = [f"s={place.static}", f"l={place.live}"]
-    running.agent = await place.run(agent_argv(await place.reach(agents), running.key_file, *names), "agent")
+    doors = [f"s={place.static}", f"l={place.live}"]
+    running.agent = await place.run(agent_argv(await place.reach(agents), running.key_file, *doors), "agent", env)
     return await _in_service(running)
 
 
@@ -145,3 +169,6 @@ REFERENCES = (
     System("asgi", "uvicorn with uvloop and httptools and the smallest ASGI application", _asgi, delayable=False),
 )
 RELAY = System("relay", "this project: relay serve and relay http, with their defaults but no line a request", _relay)
+COMPILED = System(
+    "compiled", "the same with its optional build, RELAY_COMPILED=1", _compiled, rival=True, delayable=False
+)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import sysconfig
 from pathlib import Path
 
 import pytest
 
 import bench.__main__ as bench_main
-from bench import measure, nginxconf, page, plot, results, stages
+from bench import measure, nginxconf, page, plot, results, stages, systems
 from bench.__main__ import chosen
 from bench.effort import FULL, QUICK, Effort
 from bench.measure import Bulk
@@ -53,6 +54,27 @@ async def test_a_rival_that_is_absent_is_skipped_with_a_line(monkeypatch: pytest
     assert await stages.start(run, here, RIVALS, "near") == []
     assert len(run.results.notes) == len(RIVALS)
     assert all("was skipped" in note and "not on the PATH" in note for note in run.results.notes)
+
+
+@pytest.mark.parametrize(
+    ("left", "why"), [("", "has not made it for this Python"), ("old", "of other code"), ("same", "")]
+)
+def test_the_compiled_build_is_measured_if_it_is_of_this_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, left: str, why: str
+) -> None:
+    """Figures of an older state beside those of this one would mislead; what is interpreted is not called compiled."""
+    tree = tmp_path / ".venvs/compiled/tree"
+    for folder, text in ((tmp_path, "same"), (tree, left)):
+        (folder / "relay/wire").mkdir(parents=True)
+        (folder / "relay/wire/frames.py").write_text(text)
+    if left:
+        (tree / f"relay/wire/frames{sysconfig.get_config_var('EXT_SUFFIX')}").touch()
+    monkeypatch.setattr(systems, "ROOT", tmp_path)
+    if why:
+        with pytest.raises(Unavailable, match=why):
+            systems.compiled_tree()
+    else:
+        assert systems.compiled_tree() == tree
 
 
 async def test_a_step_that_fails_is_noted_and_not_a_figure() -> None:
