@@ -171,7 +171,7 @@ async def near(run: Run, place: Place, systems: Sequence[System]) -> None:
             left = (rounds - number) * spent[False] + spent[True] + run.effort.reserve
             joining = not number or run.clock.passed() + left < run.effort.limit
             if rivals and not joining:
-                run.note(f"The other tunnels were left out of round {number + 1}: the time does not suffice for all.")
+                run.note(f"The others were left out of round {number + 1}: the time does not suffice for all.")
             turn = number % max(len(running), 1)
             taking = [one for one in running[turn:] + running[:turn] if joining or one.name not in rivals]
             took = await _round(run, taking, rivals, first=not number)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ class Compiling(BuildHookInterface[BuilderConfig]):
         return [MYPYC, *core.dependencies, *core.optional_dependencies["server"]]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compiles. Raises `ValueError` for an editable install, and exits with what the compiler says."""
+        """Compiles. Raises `ValueError` for an editable install; code that cannot be compiled ends the build."""
         if not wanted():
             return
         if version == "editable":
@@ -65,7 +64,7 @@ def rooms(config: dict[str, Any]) -> set[str]:
     return {one for one in found - left if not one.endswith("/__init__.py")}
 
 
-def compiled(files: list[str], place: Path) -> Iterator[tuple[Path, str]]:
+def compiled(files: list[str], place: Path) -> list[tuple[Path, str]]:
     """Compiles these files into a directory: what was made, and where it stands in the wheel."""
     from mypyc.build import mypycify
     from setuptools import Distribution
@@ -79,5 +78,4 @@ def compiled(files: list[str], place: Path) -> Iterator[tuple[Path, str]]:
     command.build_temp = str(place / "objects")
     command.ensure_finalized()
     command.run()
-    for file in (place / "lib").rglob("*.so"):
-        yield file, file.relative_to(place / "lib").as_posix()
+    return [(file, file.relative_to(place / "lib").as_posix()) for file in (place / "lib").rglob("*.so")]

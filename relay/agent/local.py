@@ -21,6 +21,7 @@ from relay.exchange.errors import MalformedBody, MalformedHead
 from relay.exchange.framing import BodyDecoder
 from relay.exchange.heads import MOST_INFORMATIONAL, Fields
 from relay.mux.paced import Paced
+from relay.mux.pausing import never_read_ahead
 from relay.mux.sending import LARGE
 
 LINGER: Final = 5.0  # seconds that a connection which is done with may take to send what it still holds
@@ -140,6 +141,7 @@ class LocalConnection(Paced, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its type
         self._tls = is_tls(transport)
+        never_read_ahead(transport)
         wire = transport.get_extra_info("socket")
         if wire is not None and wire.family in (socket.AF_INET, socket.AF_INET6):
             wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

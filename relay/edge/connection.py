@@ -19,14 +19,12 @@ from relay.edge.services import Services
 from relay.limits.brakes import network_of
 from relay.mux.compiling import mypyc_attr
 from relay.mux.paced import Paced
+from relay.mux.pausing import never_read_ahead
 from relay.mux.sending import LARGE
-from relay.mux.tcp import keep_alive, keep_little_unsent, reset_on_close
+from relay.mux.tcp import keep_alive, keep_little_unsent, reset_on_close, unconfirmed
 
 # One buffer that every connection reads into: what was read is used before the next read. An idle one holds nothing.
-_ROOM: Final = memoryview(bytearray(512 * 1024))
-_READ: Final = _ROOM[: 256 * 1024]
-_RECORD: Final = 20 * 1024
-"""More bytes than a record of TLS has (RFC 8446 §5.2: 2^14 + 256, and its header)."""
+_READ: Final = memoryview(bytearray(256 * 1024))
 READ_LEAST: Final = LARGE  # so that a full room is always a large read, after which the room may grow
 # Bytes of an answer that the kernel keeps beyond what it can send. It would keep megabytes for a visitor that does not
 # read, and so much looks as if it had been taken: the stream's window would grow to match.
@@ -59,7 +57,6 @@ class Connection(Paced, asyncio.BufferedProtocol):
         """What is read is thrown away: the connection is on its way out."""
         self.closed = False
         self._room = _FIRST_ROOM
-        self._tls = False
         self._unsent = -1
         self._full_since = 0.0
         self._stalled_at = NEVER
@@ -130,19 +127,28 @@ class Connection(Paced, asyncio.BufferedProtocol):
         if not self._half_closed and self._transport.can_write_eof():
             self._transport.write_eof()
         else:
-            self._transport.close()
+            self._close()
 
     def close_after_answer(self) -> None:
         """Sends what is written, then FIN; input is thrown away for a while, then the connection is cut."""
         self.discarding = True
-        self._unsent = -1
-        self.patience.expect("linger", self.loop.time() + LINGER)
+        self._linger()
         self.half_close()
         self.resume()
 
     def close(self) -> None:
         """A clean end between two exchanges."""
+        self._close()
+
+    def _close(self) -> None:
+        """Closes behind what is written."""
+        self._linger()
         self._transport.close()
+
+    def _linger(self) -> None:
+        """From now on what is written may be taken as slowly as any answer, and then the connection ends."""
+        self._unsent = -1
+        self.patience.expect("linger", self.loop.time() + LINGER)
 
     def break_off(self, by_close: bool) -> None:
         """An answer has begun and will not be completed: the visitor must see that.
@@ -151,13 +157,13 @@ class Connection(Paced, asyncio.BufferedProtocol):
         under TLS an end without close_notify. Elsewhere the missing end is seen, and what was sent still arrives.
         """
         self.discarding = True
+        plain = self._transport.get_extra_info("ssl_object") is None
         if by_close:
-            if not self._tls:
+            if plain:
                 reset_on_close(self._transport)
             self._transport.abort()
         else:
-            self.patience.expect("linger", self.loop.time() + LINGER)
-            self._transport.close()
+            self._close()
 
     # ---- asyncio.BufferedProtocol
 
@@ -167,10 +173,10 @@ class Connection(Paced, asyncio.BufferedProtocol):
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if isinstance(peer, tuple) else "unknown"
         self.trusted = self.services.trusts(self.address)
+        never_read_ahead(transport)
         keep_alive(transport)
         keep_little_unsent(transport, UNSENT_MOST)
-        self._tls = transport.get_extra_info("ssl_object") is not None
-        if self._tls:
+        if transport.get_extra_info("ssl_object") is not None:
             self._transport.set_write_buffer_limits(UNWRITTEN_MOST)
         self.services.visitors.add(self)
         self._network = "" if self.trusted else network_of(self.address)
@@ -185,14 +191,7 @@ class Connection(Paced, asyncio.BufferedProtocol):
         self.on_gone()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """See `asyncio.BufferedProtocol`.
-
-        By TLS there is room for all that was read from the socket (up to 256 KiB, and the begin of a record that came
-        before, of which the hint does not know): what uvloop cannot hand on at once is lost if the end of the
-        connection is read before it tries again.
-        """
-        if self._tls and sizehint + _RECORD > len(self._room):
-            self._room = _ROOM[: sizehint + _RECORD]
+        """See `asyncio.BufferedProtocol`."""
         return self._room
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -212,7 +211,10 @@ class Connection(Paced, asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """See `asyncio.BufferedProtocol`."""
         self._half_closed = True
-        return not self.discarding and self.on_half_close()
+        stays = not self.discarding and self.on_half_close()
+        if not stays or self._transport.get_extra_info("ssl_object") is not None:
+            self._linger()  # the transport closes by itself; by TLS it always does
+        return stays
 
     def pause_writing(self) -> None:
         """See `asyncio.BufferedProtocol`."""
@@ -235,7 +237,7 @@ class Connection(Paced, asyncio.BufferedProtocol):
             self._transport.abort()
         elif self.full:
             self._check_stall(now)
-        elif self.patience.reason == "linger" and self._transport.get_write_buffer_size():
+        elif self.patience.reason == "linger" and self._left():
             self._check_stall(now)
             self.patience.expect("linger", now + LINGER)  # counts from when all of the answer is on its way
         elif now >= self.patience.deadline:
@@ -247,12 +249,22 @@ class Connection(Paced, asyncio.BufferedProtocol):
 
     def _check_stall(self, now: float) -> None:
         """A visitor that reads nothing of its answer for the idle time is cut."""
-        unsent = self._transport.get_write_buffer_size()
-        if unsent != self._unsent:
-            self._unsent = unsent
+        left = self._left()
+        if left != self._unsent:
+            self._unsent = left
             self._stalled_at = now + self.services.timeouts.idle
         elif now >= self._stalled_at:
             self.break_off(by_close=True)
+
+    def _left(self) -> int:
+        """Bytes that an abort would destroy, of what was written.
+
+        By TLS the transport does not count those that the one below it still has; while there are any, the kernel has
+        some too, and tells how many.
+        """
+        left = self._transport.get_write_buffer_size()
+        tls = self._transport.get_extra_info("ssl_object") is not None
+        return left + unconfirmed(self._transport) if tls else left
 
     def give_away(self) -> int | None:
         """Ends the connection here only; it lives on by the descriptor. None: it cannot, and nothing changes."""

@@ -111,6 +111,7 @@ class ChunkedBody:
                         self.done = True
                     continue
             if self._step == "data":
+                # Compiled, a slice of bytes is always a copy.
                 part = data if not at and size <= self._left else data[at : at + self._left]
                 at += len(part)
                 self._left -= len(part)

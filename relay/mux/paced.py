@@ -6,7 +6,6 @@ import asyncio
 
 from relay.mux.compiling import mypyc_attr
 from relay.mux.inbox import TURN_BYTES
-from relay.mux.pausing import read_on, stop_reading
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -22,13 +21,13 @@ class Paced:
         """Reads no more for now."""
         if not self.paused and not self._transport.is_closing():
             self.paused = True
-            stop_reading(self._transport)
+            self._transport.pause_reading()
 
     def resume(self) -> None:
         """Reads again."""
         if self.paused and not self._transport.is_closing():
             self.paused = False
-            read_on(self._transport)
+            self._transport.resume_reading()
 
     def rest_after(self, size: int) -> None:
         """So many bytes were read; when that was enough for one turn of the event loop, others come first."""
@@ -36,9 +35,9 @@ class Paced:
         if self._turn <= 0:
             self._turn = TURN_BYTES
             if not self.paused and not self._transport.is_closing():
-                stop_reading(self._transport)
+                self._transport.pause_reading()
                 asyncio.get_running_loop().call_soon(self._go_on)
 
     def _go_on(self) -> None:
         if not self.paused and not self._transport.is_closing():
-            read_on(self._transport)
+            self._transport.resume_reading()

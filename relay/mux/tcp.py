@@ -1,4 +1,4 @@
-"""What a TCP connection is told beyond what the event loop tells it. A socket that is gone, or none, is left alone."""
+"""What a TCP connection is told and asked beyond what the event loop does; nothing of one that has no socket."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import asyncio
 import contextlib
 import socket
 import struct
+import sys
 from typing import Final
+
+if sys.platform == "linux":
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
 
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
 
@@ -25,6 +30,17 @@ def keep_little_unsent(transport: asyncio.BaseTransport, most: int) -> None:
     """The kernel calls it full once `most` bytes wait that it cannot send yet (where it knows how to)."""
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
         _set(transport, socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, most)
+
+
+def unconfirmed(transport: asyncio.BaseTransport) -> int:
+    """Bytes that the kernel was given and the peer's side has not confirmed (Linux tells; elsewhere 0)."""
+    sock = transport.get_extra_info("socket")
+    if sys.platform != "linux" or sock is None:
+        return 0
+    try:
+        return int.from_bytes(ioctl(sock.fileno(), TIOCOUTQ, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0
 
 
 def _set(transport: asyncio.BaseTransport, level: int, option: int, value: int | bytes) -> None:

@@ -30,7 +30,7 @@ from relay.node.keyfiles import make_directory
 from relay.node.listeners import Listener, PublicListener
 from relay.node.logs import AccessLog, Writer, logging_to
 from relay.node.sockets import Sockets
-from relay.node.tlslistener import Arriving, TlsListener
+from relay.node.tlslistener import ENDED_WITHIN, SWEPT_WITHIN, Arriving, TlsListener
 from relay.registry import migrate
 from relay.registry.audit import Action
 from relay.registry.errors import RegistryError
@@ -179,12 +179,16 @@ class Serving:
         services = node.services
         crowd, agents = services.crowd, node.doorway.connections
         public: PublicListener = (
-            self._listener(bound.public, None, visitor_factory(services), Arriving(crowd, services.trusts))
+            self._listener(
+                bound.public, None, visitor_factory(services), Arriving(crowd, services.trusts), SWEPT_WITHIN
+            )
             if edge is None
             else edge(node, bound.public)
         )
         door = door_factory(node.doorway, services.trusts)
-        office = self._listener(bound.agents, api.build_app(node.office), door, Arriving(agents, services.trusts))
+        office = self._listener(
+            bound.agents, api.build_app(node.office), door, Arriving(agents, services.trusts), ENDED_WITHIN
+        )
         found = [public, office]
         if bound.internal is not None:
             found.append(self._internal(node, bound.internal))
@@ -199,11 +203,13 @@ class Serving:
         measuring = Measuring(node, self._lag, lambda: self.certificates.expires, unlogged)
         return Listener(sock, internal.build_app(measuring, measuring.unready, node.known_host), BoundedHttp)
 
-    def _listener(self, sock: socket.socket, app: object, http: Http, arriving: Arriving) -> Listener:
+    def _listener(
+        self, sock: socket.socket, app: object, http: Http, arriving: Arriving, ended_within: float
+    ) -> Listener:
         """By TLS, if there is a certificate."""
         if self.certificates.context is None:
             return Listener(sock, app, http)
-        return TlsListener(sock, app, http, self.certificates, arriving)
+        return TlsListener(sock, app, http, self.certificates, arriving, ended_within)
 
     @contextlib.asynccontextmanager
     async def _background(self, node: Node) -> AsyncIterator[None]:

@@ -17,8 +17,10 @@ from relay.tunnels.crowds import Crowd
 
 AGREED_WITHIN = 10.0
 """Seconds for a handshake."""
-ENDED_WITHIN = 2.0
-"""Seconds for the peer's own close_notify, once ours was sent."""
+ENDED_WITHIN = 30.0
+"""Seconds from a close until the peer has what was written, and has sent its own close_notify."""
+SWEPT_WITHIN = 3600.0
+"""The same where the protocol ends what takes too long by itself, and lets a slow peer that reads take its time."""
 # When nobody more is accepted, those who still agree on TLS have so many seconds.
 ARRIVED_WITHIN = 1.0
 # No descriptor is free, say.
@@ -57,8 +59,10 @@ class TlsListener(Listener):
         http: Callable[..., asyncio.BaseProtocol],
         certificates: Certificates,
         arriving: Arriving,
+        ended_within: float,
     ) -> None:
         super().__init__(sock, app, http)
+        self._ended_within = ended_within
         self._http = http
         self._certificates = certificates
         self._arriving = arriving
@@ -143,7 +147,7 @@ class TlsListener(Listener):
                     sock,
                     ssl=self._certificates.context,
                     ssl_handshake_timeout=AGREED_WITHIN,
-                    ssl_shutdown_timeout=ENDED_WITHIN,
+                    ssl_shutdown_timeout=self._ended_within,
                 )
         finally:
             self._arriving.leave(network)

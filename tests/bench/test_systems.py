@@ -147,7 +147,7 @@ async def test_rivals_are_left_out_where_time_is_short(monkeypatch: pytest.Monke
     await rounds.near(tmp_path)
     assert (rounds.rounds_of("small-32", "relay"), rounds.rounds_of("small-32", "slow")) == (3, 1)
     assert [note.partition(":")[0] for note in rounds.run.results.notes] == [
-        f"The other tunnels were left out of round {number}" for number in (2, 3)
+        f"The others were left out of round {number}" for number in (2, 3)
     ]
 
 

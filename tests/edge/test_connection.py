@@ -365,16 +365,6 @@ async def test_a_visitor_that_never_takes_its_last_answer_is_cut() -> None:
 
 
 @virtual
-async def test_under_tls_all_that_was_read_has_room() -> None:
-    """What an event loop has decrypted and cannot hand on at once is lost when the visitor's end comes behind it; the
-    hint does not count the begin of a record that came before. In the clear the rooms grow by what they bring."""
-    connection, _ = connected(tls=True)
-    for waiting in (0, 100, 65_536, 262_144):
-        assert len(connection.get_buffer(waiting)) >= waiting + 2**14
-    assert len(connected()[0].get_buffer(65_536)) == READ_LEAST
-
-
-@virtual
 async def test_under_tls_the_transport_holds_no_more_than_without() -> None:
     """By itself it takes eight times as much for a visitor who does not read."""
     assert connected(tls=True)[1].most_unwritten == 64 * 1024

@@ -22,6 +22,12 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> dict[str, ast.Module]:
     return {name: ast.parse(Path(name).read_text(encoding="utf-8")) for name in compiling.rooms(CONFIG)}
 
 
+def test_what_is_tested_is_compiled_by_what_builds() -> None:
+    """The compiler of a build's own environment is the one of `make test-compiled`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert compiling.MYPYC in project["optional-dependencies"]["dev"]
+
+
 def test_every_room_that_is_named_is_there() -> None:
     """A room that was moved would silently be interpreted."""
     assert [name for name in CONFIG["compiled"] + CONFIG["interpreted"] if not (ROOT / name).exists()] == []

@@ -14,7 +14,7 @@ import pytest
 from relay.node import tlslistener
 from relay.node.certificates import Certificates
 from relay.node.sockets import bind
-from relay.node.tlslistener import Arriving, TlsListener
+from relay.node.tlslistener import ENDED_WITHIN, Arriving, TlsListener
 from relay.settings import Address, ServeSettings
 from relay.tunnels.crowds import Crowd
 from tests.agent.localside import on_every_loop, within
@@ -46,7 +46,7 @@ class Listening:
         sock = bind(Address("127.0.0.1", 0), "public")
         self.port = sock.getsockname()[1]
         arriving = Arriving(Crowd(100, room), lambda address: False)
-        self.listener = TlsListener(sock, None, _echo, self.certificates, arriving)
+        self.listener = TlsListener(sock, None, _echo, self.certificates, arriving, ENDED_WITHIN)
 
     async def hears(self, data: bytes = b"hello") -> bytes:
         """What a visitor is told."""

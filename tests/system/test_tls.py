@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import ssl
 import time
 from asyncio import to_thread
@@ -19,6 +20,7 @@ import pytest
 import pytest_asyncio
 import websockets.asyncio.client
 
+from relay.edge.connection import LINGER
 from tests.support.child import ROOT
 from tests.support.localws import CLOSE_CODE, websockets_echo
 from tests.support.processes import DOMAIN
@@ -67,6 +69,19 @@ async def test_bodies_each_way(house: TlsHouse) -> None:
             return visitor.answer()[1]
 
     assert len(await to_thread(visit)) == SIZE
+
+
+async def test_a_visitor_may_take_its_last_answer_slowly(house: TlsHouse) -> None:
+    """The end of the connection waits behind the answer, also behind what the transport no longer counts."""
+
+    def visit() -> int:
+        with TlsVisitor(house) as visitor:
+            visitor.wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+            visitor.ask("/bytes/600000", "Connection: close")
+            time.sleep(2 * LINGER)
+            return len(visitor.answer()[1])
+
+    assert await to_thread(visit) == 600_000
 
 
 async def test_events_arrive_one_by_one(house: TlsHouse) -> None:

@@ -8,20 +8,15 @@ unsent, by TCP_NOTSENT_LOWAT), so that the mux decides what leaves next.
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from relay.mux.carrier import ROOM, CarrierEvents
-from relay.mux.pausing import read_on, stop_reading
-from relay.mux.tcp import keep_little_unsent
+from relay.mux.pausing import never_read_ahead
+from relay.mux.tcp import keep_little_unsent, unconfirmed
 from relay.wire.errors import RemoteProtocolError
 from relay.wire.messages import Assembler
-
-if sys.platform == "linux":
-    import fcntl
-    import termios
 
 # Bytes that the kernel may hold unsent before it reports the socket full.
 NOT_SENT_MOST = 128 * 1024
@@ -88,12 +83,12 @@ class WebSocketCarrier(WSListener):
     def pause(self) -> None:
         """See `Carrier.pause`."""
         if self._transport is not None and not self._transport.underlying_transport.is_closing():
-            stop_reading(self._transport.underlying_transport)
+            self._transport.underlying_transport.pause_reading()
 
     def resume(self) -> None:
         """See `Carrier.resume`."""
         if self._transport is not None and not self._transport.underlying_transport.is_closing():
-            read_on(self._transport.underlying_transport)
+            self._transport.underlying_transport.resume_reading()
 
     @property
     def peer(self) -> str:
@@ -109,6 +104,7 @@ class WebSocketCarrier(WSListener):
         """The handshake is done."""
         self._transport = transport
         raw = transport.underlying_transport
+        never_read_ahead(raw)
         # A transport over TLS is full from `high` bytes on, any other above it: with 0 the former would always be full.
         raw.set_write_buffer_limits(high=0 if raw.get_extra_info("ssl_object") is None else 1)
         keep_little_unsent(raw, NOT_SENT_MOST)
@@ -169,7 +165,8 @@ class WebSocketCarrier(WSListener):
         if self._transport is None:
             return
         loop = asyncio.get_running_loop()
-        if left > 0 and _on_its_way(self._transport.underlying_transport):
+        raw = self._transport.underlying_transport
+        if left > 0 and (raw.get_write_buffer_size() or unconfirmed(raw)):
             self._timer = loop.call_later(LINGER_STEP, self._linger, left - LINGER_STEP)
         else:
             self._transport.disconnect()
@@ -200,19 +197,6 @@ class WebSocketCarrier(WSListener):
     def _refuse(self, code: WSCloseCode, reason: str) -> None:
         self._reason = reason
         self.close(int(code.value), reason)
-
-
-def _on_its_way(transport: asyncio.Transport) -> bool:
-    """Whether bytes were sent that the peer's side has not confirmed (Linux tells; elsewhere no)."""
-    if transport.get_write_buffer_size():
-        return True
-    sock = transport.get_extra_info("socket")
-    if sys.platform != "linux" or sock is None:
-        return False
-    try:
-        return any(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))
-    except OSError:
-        return False
 
 
 def _no_owner(_: WebSocketCarrier) -> CarrierEvents:
