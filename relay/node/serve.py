@@ -209,7 +209,7 @@ class Serving:
         """By TLS, if there is a certificate."""
         if self.certificates.context is None:
             return Listener(sock, app, http)
-        return TlsListener(sock, app, http, self.certificates, arriving, ended_within)
+        return TlsListener(sock, app, http, self.certificates, arriving, ended_within=ended_within)
 
     @contextlib.asynccontextmanager
     async def _background(self, node: Node) -> AsyncIterator[None]:

@@ -59,6 +59,7 @@ class TlsListener(Listener):
         http: Callable[..., asyncio.BaseProtocol],
         certificates: Certificates,
         arriving: Arriving,
+        *,
         ended_within: float,
     ) -> None:
         super().__init__(sock, app, http)

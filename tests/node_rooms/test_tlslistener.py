@@ -46,7 +46,7 @@ class Listening:
         sock = bind(Address("127.0.0.1", 0), "public")
         self.port = sock.getsockname()[1]
         arriving = Arriving(Crowd(100, room), lambda address: False)
-        self.listener = TlsListener(sock, None, _echo, self.certificates, arriving, ENDED_WITHIN)
+        self.listener = TlsListener(sock, None, _echo, self.certificates, arriving, ended_within=ENDED_WITHIN)
 
     async def hears(self, data: bytes = b"hello") -> bytes:
         """What a visitor is told."""
