@@ -10,13 +10,10 @@ import asyncio
 import ssl
 from typing import Final
 
+from relay.mux.tcp import is_tls
+
 MOST_LEFT_OVER: Final = 256 * 1024
 """Bytes that are still read from a connection which broke while we wrote to it."""
-
-
-def is_tls(transport: asyncio.BaseTransport) -> bool:
-    """Whether the connection is encrypted."""
-    return transport.get_extra_info("ssl_object") is not None
 
 
 def ended_on_purpose(transport: asyncio.BaseTransport) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from relay.agent.answers import MOST_REMEMBERED, AnswerHead, AnswerReader
-from relay.agent.endings import ended_on_purpose, is_tls, left_over
+from relay.agent.endings import ended_on_purpose, left_over
 from relay.agent.parsers import BLANK_LINE, HeadCutter
 from relay.agent.phase import ASKED, BODY, CLOSED, HEAD, IDLE, OVER, PIPE, SENDING
 from relay.agent.requests import NOBODY, FailureKind, LocalEvents, LocalRequest, Upload
@@ -23,6 +23,7 @@ from relay.exchange.heads import MOST_INFORMATIONAL, Fields
 from relay.mux.paced import Paced
 from relay.mux.pausing import never_read_ahead
 from relay.mux.sending import LARGE
+from relay.mux.tcp import is_tls
 
 LINGER: Final = 5.0  # seconds that a connection which is done with may take to send what it still holds
 

@@ -21,7 +21,7 @@ from relay.mux.compiling import mypyc_attr
 from relay.mux.paced import Paced
 from relay.mux.pausing import never_read_ahead
 from relay.mux.sending import LARGE
-from relay.mux.tcp import keep_alive, keep_little_unsent, reset_on_close, unconfirmed
+from relay.mux.tcp import is_tls, keep_alive, keep_little_unsent, reset_on_close, unconfirmed
 
 # One buffer that every connection reads into: what was read is used before the next read. An idle one holds nothing.
 _READ: Final = memoryview(bytearray(256 * 1024))
@@ -157,9 +157,8 @@ class Connection(Paced, asyncio.BufferedProtocol):
         under TLS an end without close_notify. Elsewhere the missing end is seen, and what was sent still arrives.
         """
         self.discarding = True
-        plain = self._transport.get_extra_info("ssl_object") is None
         if by_close:
-            if plain:
+            if not is_tls(self._transport):
                 reset_on_close(self._transport)
             self._transport.abort()
         else:
@@ -176,7 +175,7 @@ class Connection(Paced, asyncio.BufferedProtocol):
         never_read_ahead(transport)
         keep_alive(transport)
         keep_little_unsent(transport, UNSENT_MOST)
-        if transport.get_extra_info("ssl_object") is not None:
+        if is_tls(transport):
             self._transport.set_write_buffer_limits(UNWRITTEN_MOST)
         self.services.visitors.add(self)
         self._network = "" if self.trusted else network_of(self.address)
@@ -212,7 +211,7 @@ class Connection(Paced, asyncio.BufferedProtocol):
         """See `asyncio.BufferedProtocol`."""
         self._half_closed = True
         stays = not self.discarding and self.on_half_close()
-        if not stays or self._transport.get_extra_info("ssl_object") is not None:
+        if not stays or is_tls(self._transport):
             self._linger()  # the transport closes by itself; by TLS it always does
         return stays
 
@@ -263,15 +262,14 @@ class Connection(Paced, asyncio.BufferedProtocol):
         some too, and tells how many.
         """
         left = self._transport.get_write_buffer_size()
-        tls = self._transport.get_extra_info("ssl_object") is not None
-        return left + unconfirmed(self._transport) if tls else left
+        return left + unconfirmed(self._transport) if is_tls(self._transport) else left
 
     def give_away(self) -> int | None:
         """Ends the connection here only; it lives on by the descriptor. None: it cannot, and nothing changes."""
         sock = self._transport.get_extra_info("socket")
         if sock is None or self._transport.get_write_buffer_size() or self._transport.is_closing():
             return None
-        if self._transport.get_extra_info("ssl_object") is not None:  # its keys do not live on
+        if is_tls(self._transport):  # its keys do not live on
             return None
         descriptor = os.dup(sock.fileno())
         self._transport.abort()

@@ -32,6 +32,11 @@ def keep_little_unsent(transport: asyncio.BaseTransport, most: int) -> None:
         _set(transport, socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, most)
 
 
+def is_tls(transport: asyncio.BaseTransport) -> bool:
+    """Whether the connection is encrypted."""
+    return transport.get_extra_info("ssl_object") is not None
+
+
 def unconfirmed(transport: asyncio.BaseTransport) -> int:
     """Bytes that the kernel was given and the peer's side has not confirmed (Linux tells; elsewhere 0)."""
     sock = transport.get_extra_info("socket")

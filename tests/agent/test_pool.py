@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import ssl
 import threading
@@ -19,6 +18,7 @@ from relay.agent.pool import Keep, LocalPool
 from relay.agent.requests import LocalCall, LocalRequest
 from relay.agent.targets import parse_target
 from tests.agent.localside import Log, Peer, Service, on_every_loop, within
+from tests.support.tlsfront import end_at_once
 
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -554,10 +554,7 @@ async def test_https_answer_in_bulk_with_its_end_right_behind(tmp_path: Path, le
         while not wire.recv(65536).endswith(b"\r\n\r\n"):
             pass
         wire.sendall(answer)
-        wire.settimeout(0)
-        with contextlib.suppress(OSError):
-            wire.unwrap()
-        wire.close()
+        end_at_once(wire)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**22)

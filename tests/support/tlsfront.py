@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +29,14 @@ def certificate(folder: Path, host: str) -> Path:
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     file.write_bytes(secret + signed.public_bytes(Encoding.PEM))
     return file
+
+
+def end_at_once(wire: ssl.SSLSocket) -> None:
+    """Says that it ends and closes, waiting for nobody (as nginx does)."""
+    wire.settimeout(0)
+    with contextlib.suppress(OSError):
+        wire.unwrap()
+    wire.close()
 
 
 class Doorstep(ConnectProxy):

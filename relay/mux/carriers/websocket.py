@@ -14,7 +14,7 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from relay.mux.carrier import ROOM, CarrierEvents
 from relay.mux.pausing import never_read_ahead
-from relay.mux.tcp import keep_little_unsent, unconfirmed
+from relay.mux.tcp import is_tls, keep_little_unsent, unconfirmed
 from relay.wire.errors import RemoteProtocolError
 from relay.wire.messages import Assembler
 
@@ -106,7 +106,7 @@ class WebSocketCarrier(WSListener):
         raw = transport.underlying_transport
         never_read_ahead(raw)
         # A transport over TLS is full from `high` bytes on, any other above it: with 0 the former would always be full.
-        raw.set_write_buffer_limits(high=0 if raw.get_extra_info("ssl_object") is None else 1)
+        raw.set_write_buffer_limits(high=1 if is_tls(raw) else 0)
         keep_little_unsent(raw, NOT_SENT_MOST)
         # Forgotten then, as is the transport at the end: what a connection read into is let go with it, and not when
         # somebody looks for circles.
