@@ -10,8 +10,6 @@ import asyncio
 import os
 import socket
 from abc import abstractmethod
-from fcntl import ioctl
-from termios import FIONREAD
 from typing import Final, cast
 
 from relay.edge.patience import NEVER, Patience
@@ -21,7 +19,7 @@ from relay.mux.compiling import mypyc_attr
 from relay.mux.paced import Paced
 from relay.mux.pausing import never_read_ahead
 from relay.mux.sending import LARGE
-from relay.mux.tcp import is_tls, keep_alive, keep_little_unsent, reset_on_close, unconfirmed
+from relay.mux.tcp import is_tls, keep_alive, keep_little_unsent, reset_on_close, unconfirmed, unread
 
 # One buffer that every connection reads into: what was read is used before the next read. An idle one holds nothing.
 _READ: Final = memoryview(bytearray(256 * 1024))
@@ -277,13 +275,7 @@ class Connection(Paced, asyncio.BufferedProtocol):
 
     def has_unread(self) -> bool:
         """Whether bytes wait in the kernel: they came before whatever happens now."""
-        sock = self._transport.get_extra_info("socket")
-        if sock is None:
-            return False
-        try:
-            return ioctl(sock.fileno(), FIONREAD, bytes(4)) != bytes(4)
-        except OSError:
-            return False
+        return unread(self._transport) > 0
 
     def _reset_by_peer(self) -> bool:
         """Whether the peer of a connection that we do not read has reset it (Linux tells; elsewhere: unknown).

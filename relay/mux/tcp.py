@@ -9,9 +9,9 @@ import struct
 import sys
 from typing import Final
 
-if sys.platform == "linux":
+if sys.platform != "win32":
     from fcntl import ioctl
-    from termios import TIOCOUTQ
+    from termios import FIONREAD, TIOCOUTQ
 
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
 
@@ -39,11 +39,26 @@ def is_tls(transport: asyncio.BaseTransport) -> bool:
 
 def unconfirmed(transport: asyncio.BaseTransport) -> int:
     """Bytes that the kernel was given and the peer's side has not confirmed (Linux tells; elsewhere 0)."""
+    if sys.platform != "linux":
+        return 0
+    return _count(transport, TIOCOUTQ)
+
+
+def unread(transport: asyncio.BaseTransport) -> int:
+    """Bytes that came and that the kernel still has (0 on Windows)."""
+    if sys.platform == "win32":
+        return 0
+    return _count(transport, FIONREAD)
+
+
+def _count(transport: asyncio.BaseTransport, request: int) -> int:
+    if sys.platform == "win32":
+        return 0
     sock = transport.get_extra_info("socket")
-    if sys.platform != "linux" or sock is None:
+    if sock is None:
         return 0
     try:
-        return int.from_bytes(ioctl(sock.fileno(), TIOCOUTQ, bytes(4)), sys.byteorder)
+        return int.from_bytes(ioctl(sock.fileno(), request, bytes(4)), sys.byteorder)
     except OSError:
         return 0
 
