@@ -34,10 +34,10 @@ class MasterKeys:
         return min(ends, default=None)
 
     def learn(self, record: KeyRecord) -> None:
-        """See `Keyring.learn`. A key that is revoked stays so: what is learned may have been read before."""
-        known = self._keys.get(record.id)
-        if record.public is not None and (known is None or known.revoked_at is None or record.revoked_at is not None):
-            self._keys[record.id] = record
+        """See `Keyring.learn`. What was taken from a key stays taken: what is learned may have been read before."""
+        if record.public is not None:
+            known = self._keys.get(record.id)
+            self._keys[record.id] = record if known is None else _less(known, record)
 
     def learn_all(self, records: Iterable[KeyRecord]) -> None:
         """All that there are now. One that is missing stays with what was last known of it: revoked, or expired."""
@@ -48,3 +48,17 @@ class MasterKeys:
         for key_id in revoked.keys() & self._keys.keys():
             verdict = revoked[key_id]
             self._keys[key_id] = replace(self._keys[key_id], revoked_at=verdict.at, revoked_by=verdict.by)
+
+
+def _less(known: KeyRecord, read: KeyRecord) -> KeyRecord:
+    """Whichever of the two was read first: the registry only revokes, replaces, and shortens a life."""
+    ends = [one.expires_at for one in (known, read) if one.expires_at is not None]
+    revoked = known if read.revoked_at is None else read
+    return replace(
+        read,
+        expires_at=min(ends, default=None),
+        successor_id=read.successor_id or known.successor_id,
+        revoked_at=revoked.revoked_at,
+        revoked_by=revoked.revoked_by,
+        revoked_seq=revoked.revoked_seq,
+    )

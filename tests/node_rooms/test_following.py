@@ -73,31 +73,39 @@ async def test_a_revoked_master_key_is_known_to_be_revoked(node: Node, other: Re
     assert (known.state(node.office.now()), known.revoked_by) == ("revoked", operator.id)
 
 
-async def test_a_key_that_was_revoked_here_is_not_valid_again(
-    node: Node, other: Registry, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("way", ["revoked", "expired"])
+async def test_a_key_that_was_ended_here_is_not_valid_again(
+    node: Node, other: Registry, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    """By a list of keys that was read before the revocation, and arrives after it."""
+    """Revoked or replaced: by a list of keys that was read before that, and arrives after it."""
     registry = node.office.registry
     [operator] = await other.keys.masters()
-    project = await other.projects.default(Actor(operator.id))
-    key = PrivateKey.generate(Kind.MASTER)
-    await other.keys.mint(Actor(operator.id), NewKey(Kind.MASTER, key.id, project.id, operator.id, key.public))
+    actor = Actor(operator.id)
+    project = await other.projects.default(actor)
+    key, newer = PrivateKey.generate(Kind.MASTER), PrivateKey.generate(Kind.MASTER)
+    await other.keys.mint(actor, NewKey(Kind.MASTER, key.id, project.id, operator.id, key.public))
     read = registry.keys.masters
 
     async def slow() -> Sequence[KeyRecord]:
         records = await read()
-        done = await registry.keys.revoke(Actor(operator.id), key.id, cascade=False)
-        node.office.live.on_revoked(done.ids, done.by, done.at)
+        if way == "revoked":
+            done = await registry.keys.revoke(actor, key.id, cascade=False)
+            node.office.live.on_revoked(done.ids, done.by, done.at)
+        else:
+            rotated = await registry.keys.rotate(actor, key.id, newer.public, newer.id, 0)
+            node.office.keyring.learn(rotated.old)
         return records
 
     await node.follower.poll()
     monkeypatch.setattr(registry.keys, "masters", slow)
     await node.follower._read_keys()
     monkeypatch.undo()
-    await node.follower.poll()
-    known = node.office.keyring.public_of(key.id)
-    assert known is not None
-    assert known.state(node.office.now()) == "revoked"
+    for _ in range(2):
+        known = node.office.keyring.public_of(key.id)
+        assert known is not None
+        assert known.state(node.office.now()) == way
+        assert known.successor_id == (newer.id if way == "expired" else None)
+        await node.follower.poll()
 
 
 async def test_revoked_keys_are_forgotten_once_they_have_expired(
