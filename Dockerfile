@@ -22,7 +22,7 @@ COPY scripts/compiling.py scripts/
 COPY relay relay
 COPY migrations migrations
 # Types, sources and symbols of compiled modules, and tests are of no use to a running relay.
-RUN RELAY_COMPILED=$RELAY_COMPILED pip --python /opt/relay/bin/python install --no-compile --no-deps . \
+RUN pip --python /opt/relay/bin/python install --no-compile --no-deps . \
  && find /opt/relay \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.[ch]' \) -delete \
  && find /opt/relay/lib -type d \( -name tests -o -name testing -o -name test \) -prune -exec rm -rf {} + \
  && find /opt/relay/lib -name '*.so' -exec strip --strip-unneeded {} +

@@ -64,11 +64,11 @@ def descriptors() -> int:
     return min(DESCRIPTORS, int(said))
 
 
-def build(*more: str, image: str = IMAGE) -> None:
-    """Images as the compose file says, by default both; `more` are words of `docker compose build`."""
+def build(*services: str, image: str = IMAGE, **variables: str) -> None:
+    """Images as the compose file says, by default both; with these variables, as `.env` sets them."""
     words = ["compose", "--env-file", os.devnull, "-f", "docker-compose.yaml", "-f", "tests/compose/network.yaml"]
-    env = clean() | {"RELAY_IMAGE": image, "RELAY_DEMO_IMAGE": DEMO_IMAGE}
-    docker(*words, "--profile", "demo", "build", *(more or ("relay", "demo-server")), timeout=900, env=env)
+    env = clean() | {"RELAY_IMAGE": image, "RELAY_DEMO_IMAGE": DEMO_IMAGE, **variables}
+    docker(*words, "--profile", "demo", "build", *(services or ("relay", "demo-server")), timeout=900, env=env)
 
 
 def clean() -> dict[str, str]:

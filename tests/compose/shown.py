@@ -36,7 +36,6 @@ DUMP = (
     "docker compose exec -T postgres pg_dump -U relay --format=custom relay > relay-monday.dump",
     "docker compose exec -T postgres pg_restore -U relay --clean --if-exists --dbname relay < relay-monday.dump",
 )
-COMPILED = "docker compose build --build-arg RELAY_COMPILED=1"
 ROOT_CERTIFICATE = "docker compose cp caddy:/data/caddy/pki/authorities/local/root.crt caddy-root.crt"
 
 _HERE = "test_shown.py::test_backup_restore_and_back"
@@ -44,7 +43,6 @@ SHOWN: Mapping[str, str] = {
     UP: _HERE,
     **dict.fromkeys((*LOOK, *BACKUP, *RESTORE, *EMPTY, *UPDATE, BACK), _HERE),
     ROOT_CERTIFICATE: "test_shown.py::test_the_authority_of_caddy",
-    COMPILED: "test_compiled.py::test_an_image_may_be_compiled",
     "docker compose logs --follow relay": "it does not end",
     "docker compose up -d --build": "the images are built once for all tests",
     "docker compose --profile demo up -d": "test_demo.py::test_the_demo_answers",
