@@ -20,6 +20,7 @@ from relay.agent.failures import in_words
 from relay.agent.forwarder import Forwarder
 from relay.agent.lookups import Lookups
 from relay.agent.proxies import BadProxy, Proxy, proxy_for, refusal_in_words
+from relay.agent.sharing import outcome
 from relay.mux.carriers.websocket import WebSocketCarrier
 from relay.mux.glance import Carried
 from relay.mux.session import Session, SessionOptions
@@ -137,7 +138,7 @@ class Link:
                 if not wanted():  # behind a hello, requests may be on their way already
                     raise ConnectionAbortedError("the agent stops")
                 self.session.send(frames.encode(frames.HELLO, 0, encode_hello(hello)))
-                answer = await asyncio.shield(self._answer)
+                answer = await outcome(self._answer)
         except BaseException as error:
             self.abort("given up")
             if isinstance(error, OSError | picows.WSError | NoWay | ProxyError | BadProxy):
@@ -161,7 +162,7 @@ class Link:
             raise LinkFailed("the relay has not answered to the key before")
         try:
             async with asyncio.timeout(RENEWED_WITHIN):
-                answer = await asyncio.shield(self._renewal.answer)
+                answer = await outcome(self._renewal.answer)
         except TimeoutError:
             raise LinkFailed(f"no answer within {RENEWED_WITHIN:g} seconds") from None
         except ConnectionResetError as error:
@@ -172,7 +173,7 @@ class Link:
 
     async def wait(self) -> Lost:
         """Until the link has ended."""
-        return await asyncio.shield(self._ended)
+        return await outcome(self._ended)
 
     @property
     def over(self) -> bool:

@@ -16,6 +16,8 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Protocol, TypeVar
 
+from relay.agent.sharing import outcome
+
 # A lookup that takes longer than this, in seconds, is joined by another one when somebody asks again.
 SLOW_AFTER = 2.0
 MOST_AT_ONCE = 4
@@ -88,7 +90,7 @@ class Lookups:
             asked.threads += 1
             asked.newest = now
             in_thread(partial(self._ask, host, port)).add_done_callback(partial(self._on_answer, key, asked))
-        return list(await asyncio.shield(asked.answer))
+        return list(await outcome(asked.answer))
 
     def _on_answer(self, key: tuple[str, int], asked: _Asked, brought: asyncio.Future[list[str]]) -> None:
         """The first answer, whichever it is, is everybody's."""
