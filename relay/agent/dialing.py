@@ -7,6 +7,7 @@ network often has an IPv6 address that leads nowhere. Tries once; no TLS, no byt
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections import deque
 from collections.abc import Sequence
@@ -43,6 +44,12 @@ async def reach(ips: Sequence[str], port: int) -> socket.socket:
         return await _first(ips, port)
     except OSError as error:
         raise NoWay(error) from error
+
+
+def hang_up(wire: socket.socket) -> None:
+    """Ends a connection for whoever reads from it, and does nothing where that has closed it already."""
+    with contextlib.suppress(OSError):
+        wire.shutdown(socket.SHUT_RDWR)
 
 
 def in_turn(ips: Sequence[str]) -> list[str]:

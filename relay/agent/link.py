@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 import picows
 from python_socks import ProxyError  # picows' own word for what a proxy says no with
 
-from relay.agent.dialing import NoWay, find, reach
+from relay.agent.dialing import NoWay, find, hang_up, reach
 from relay.agent.failures import in_words
 from relay.agent.forwarder import Forwarder
 from relay.agent.lookups import Lookups
 from relay.agent.proxies import BadProxy, Proxy, proxy_for, refusal_in_words
+from relay.agent.refusals import unfit
 from relay.agent.sharing import outcome
 from relay.mux.carriers.websocket import WebSocketCarrier
 from relay.mux.glance import Carried
@@ -27,12 +28,11 @@ from relay.mux.session import Session, SessionOptions
 from relay.mux.stream import Stream
 from relay.mux.streamevents import StreamEvents
 from relay.wire import frames
-from relay.wire.access import AccessRules, not_enforced
+from relay.wire.access import AccessRules
 from relay.wire.errors import AwayCode, RemoteProtocolError
 from relay.wire.hello import (
     PATH,
     SUBPROTOCOL,
-    VERSION,
     Hello,
     Refused,
     Renew,
@@ -107,6 +107,7 @@ class Link:
         """This machine's address at its own end."""
         self._names, self._carried = names or Lookups(), carried or Carried()
         self._proxy: Proxy | None = None
+        self._wire: socket.socket | None = None
         self._stage = ""
         self.key = ""
         """The key that the session lives by."""
@@ -216,13 +217,15 @@ class Link:
         """Ends the link without a word."""
         if self.session is not None:
             self.session.abort(reason)
+        elif self._wire is not None:  # picows would keep it, and tell of its own deadline when that passes
+            hang_up(self._wire)
 
     async def _dial(self, relay_url: str) -> None:
         self._proxy = proxy_for(relay_url)
         transport, _ = await picows.ws_connect(
             lambda: WebSocketCarrier(self._connected),
             relay_url.rstrip("/") + PATH,
-            websocket_handshake_timeout=ATTEMPT_WITHIN,  # else picows keeps the socket of an attempt that was given up
+            websocket_handshake_timeout=None,  # an attempt has one deadline
             enable_auto_pong=False,
             max_frame_size=frames.MAX_MESSAGE,
             max_redirects=0,
@@ -241,7 +244,7 @@ class Link:
         self._stage = "the name was not resolved"
         found = await find(where.host, where.port, self._names)
         self._stage = "no connection"
-        wire = await reach(found, where.port)
+        wire = self._wire = await reach(found, where.port)
         self._stage = "no answer"
         self.peer, self.local = wire.getpeername()[:2], wire.getsockname()[0]
         return wire
@@ -281,7 +284,7 @@ class Link:
         if kind == frames.WELCOME:
             welcome = decode_welcome(payload)
             assert self.session is not None
-            if why := _unfit(welcome, self._access):
+            if why := unfit(welcome, self._access):
                 self._answer.set_result(Refused("version", why))
                 self.close(why)
                 return
@@ -336,15 +339,3 @@ def _asked_to_wait(error: BaseException) -> float:
     response = getattr(error, "response", None) if isinstance(error, picows.WSHandshakeError) else None
     text = "" if response is None else response.headers.get("Retry-After", "")
     return min(float(text), LONGEST_WAIT) if text.isascii() and text.isdigit() else 0.0
-
-
-def _unfit(welcome: Welcome, access: Mapping[str, AccessRules]) -> str:
-    """Why an agent must not serve a relay that admits it so; empty when it may."""
-    if welcome.version != VERSION:
-        return f"It answered with version {welcome.version} of the protocol; this agent speaks {VERSION}."
-    if names := not_enforced(access, welcome.access):
-        return (
-            f"It would not ask visitors of {', '.join(names)} for what they must show, so no tunnel was opened; "
-            "the relay is too old."
-        )
-    return ""

@@ -90,7 +90,8 @@ class Lookups:
             asked.threads += 1
             asked.newest = now
             in_thread(partial(self._ask, host, port)).add_done_callback(partial(self._on_answer, key, asked))
-        return list(await outcome(asked.answer))
+        found = await outcome(asked.answer)
+        return list(found)
 
     def _on_answer(self, key: tuple[str, int], asked: _Asked, brought: asyncio.Future[list[str]]) -> None:
         """The first answer, whichever it is, is everybody's."""

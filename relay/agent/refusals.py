@@ -1,9 +1,15 @@
-"""What a relay's refusal means for an agent: to wait and try again, or the end, and by which exit code. Pure."""
+"""What a relay's refusal means for an agent: to wait and try again, or the end, and by which exit code. Pure.
+
+And the other way round: what an agent refuses a relay for.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from relay.agent.config import Exit
-from relay.wire.hello import Refused
+from relay.wire.access import AccessRules, not_enforced
+from relay.wire.hello import VERSION, Refused, Welcome
 
 FINAL = {
     "bad_key": Exit.KEY_REFUSED,
@@ -35,3 +41,15 @@ def wait_after(refused: Refused, established: bool) -> float | None:
 def exit_for(refused: Refused) -> Exit:
     """The exit code of an agent that ends by this refusal."""
     return FINAL.get(refused.code) or _FINAL_FOR_NOW.get(refused.code, Exit.UNEXPECTED)
+
+
+def unfit(welcome: Welcome, access: Mapping[str, AccessRules]) -> str:
+    """Why an agent must not serve a relay that admits it so; empty when it may."""
+    if welcome.version != VERSION:
+        return f"It answered with version {welcome.version} of the protocol; this agent speaks {VERSION}."
+    if names := not_enforced(access, welcome.access):
+        return (
+            f"It would not ask visitors of {', '.join(names)} for what they must show, so no tunnel was opened; "
+            "the relay is too old."
+        )
+    return ""
