@@ -10,7 +10,7 @@ import picows
 import pytest
 
 from relay.agent import link as link_room
-from relay.agent.link import LONGEST_WAIT, LinkFailed, LinkRefused
+from relay.agent.link import ATTEMPT_WITHIN, LONGEST_WAIT, LinkFailed, LinkRefused
 from relay.exchange.heads import RequestHead, encode_request
 from relay.mux.errors import SessionGone
 from relay.wire import frames
@@ -303,6 +303,29 @@ async def test_giving_up_an_attempt_leaves_nothing() -> None:
         with pytest.raises(asyncio.CancelledError):
             await within(opening)
         await within(link.wait())
+
+
+@on_every_loop
+async def test_giving_up_before_the_answer_hangs_up() -> None:
+    """The other end hears of it at once, and not when some deadline has passed."""
+    asked, hung_up = asyncio.Event(), asyncio.Event()
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        if not await reader.read():
+            hung_up.set()
+        writer.close()
+
+    async with await asyncio.start_server(mute, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        opening = asyncio.ensure_future(a_link().open(f"ws://127.0.0.1:{port}", hello()))
+        await within(asked.wait())
+        opening.cancel()
+        async with asyncio.timeout(ATTEMPT_WITHIN / 2):
+            await hung_up.wait()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
 
 
 @on_every_loop
