@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from relay.keys import signatures
 from relay.wire.hello import Hello, Refused, Welcome
 from tests.support.child import eventually
 from tests.support.databases import Postgres, postgres, postgres_template, sqlite_template
@@ -31,8 +33,10 @@ from tests.system.knocking import BARE, TRUSTING, Knocker, hello_of, request_of
 
 __all__ = ["postgres", "postgres_template", "sqlite_template"]
 
-RATE = 1000
-ROUNDS, EACH = (10, 2000) if CHAOS else (3, 300)
+# The short version knocks half as often: a thousand handshakes a second alone take two thirds of a slow core.
+RATE, ROUNDS, EACH = (1000, 10, 2000) if CHAOS else (500, 3, 300)
+FULL = 0.9
+"""A core that is taken to this part by handshakes and all: whoever is late then is so by the machine's pace."""
 MOST_OF_A_CORE = 0.3
 MOST_LATER = 0.010
 VISIT_EVERY = 0.004
@@ -264,20 +268,32 @@ def each(rounds: list[Round], phase: str) -> float:
     return min((one[phase].core - one[NOTHING].core) / one[phase].rate for one in rounds)
 
 
-def check_costs(rounds: list[Round]) -> None:
+def pace() -> float:
+    """How much slower this machine is now than one whose core verifies ten thousand signatures a second; at least 1."""
+    private, said = Ed25519PrivateKey.generate(), b"x" * 300
+    public, signature = private.public_key().public_bytes_raw(), private.sign(said)
+    took: list[float] = []
+    for _ in range(5):
+        began = time.process_time()
+        assert all(signatures.verify(public, said, signature) for _ in range(200))
+        took.append((time.process_time() - began) / 200)
+    return max(1.0, min(took) * 10_000)
+
+
+def check_costs(rounds: list[Round], slower: float) -> None:
     """What a thousand checks a second take."""
     for phase, plain in ((SIGNATURES, PLAIN_HELLOS), (HELLOS, PLAIN_HELLOS), (REQUESTS, PLAIN_REQUESTS)):
-        check = RATE * (each(rounds, phase) - each(rounds, plain))
+        check = 1000 * (each(rounds, phase) - each(rounds, plain))
         print(f"{phase}: the check alone {check:.1%} of a core")  # noqa: T201
-        assert check < MOST_OF_A_CORE or phase == SIGNATURES
+        assert check < MOST_OF_A_CORE * slower or phase == SIGNATURES
 
 
-def check_lateness(rounds: list[Round], phase: str) -> None:
-    """How much later others are served in the best round of those in which a thousand a second could be done at all."""
-    calm = [one for one in rounds if one[phase].rate > 0.9 * RATE]
-    if not calm and not CHAOS:
-        pytest.skip("others leave too little of this machine for a thousand a second")
-    assert min(one[phase].p99 - one[NOTHING].p99 for one in calm) < MOST_LATER
+def check_lateness(rounds: list[Round], phase: str, slower: float) -> None:
+    """How much later others are served in the best round of those in which the rate could be done at all."""
+    calm = [one for one in rounds if one[phase].rate > 0.9 * RATE and one[phase].core < FULL]
+    if not calm:
+        pytest.skip(f"this machine, or what others leave of it, is too little for {RATE} a second")
+    assert min(one[phase].p99 - one[NOTHING].p99 for one in calm) < MOST_LATER * slower
 
 
 @pytest.mark.alone
@@ -289,8 +305,11 @@ async def test_a_thousand_a_second_cost_little() -> None:
 
     It is the check that is bounded: what a forged hello costs more than one that is refused before its key is looked
     at, and a forged request more than one without a key. A connection with its handshake costs more than the check;
-    what all of it takes is printed, and what the dearest way to forge does.
+    what all of it takes is printed, and what the dearest way to forge does. All of that on a machine whose core
+    verifies ten thousand signatures a second, and on a slower one accordingly.
     """
+    slower = pace()
+    print(f"this machine: {slower:.2f} times slower")  # noqa: T201
     async with RelayProcess(args=TRUSTING) as relay, Knocker() as knocker:
         good = relay.key_file.read_text().strip()
         forged = Forged.at(relay, good)
@@ -301,6 +320,6 @@ async def test_a_thousand_a_second_cost_little() -> None:
             statistics.median(getattr(one[phase], name) for one in rounds) for name in Measured.__slots__
         )
         print(f"{phase}: {rate:.0f} a second, {core:.0%} of a core, p99 {p99 * 1000:.1f} ms")  # noqa: T201
-    check_costs(rounds)
+    check_costs(rounds, slower)
     for phase in (REQUESTS, HELLOS):
-        check_lateness(rounds, phase)
+        check_lateness(rounds, phase, slower)
