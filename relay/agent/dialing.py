@@ -17,6 +17,8 @@ from relay.agent.lookups import Lookups
 
 # The next address is tried this many seconds after the one before, or as soon as that has failed.
 NEXT_AFTER = 0.25
+# Reads of a connection that is ended; a relay that sends more in front of its answer is none.
+_MOST_UNREAD = 16
 
 
 class NoWay(Exception):
@@ -47,9 +49,12 @@ async def reach(ips: Sequence[str], port: int) -> socket.socket:
 
 
 def hang_up(wire: socket.socket) -> None:
-    """Ends a connection for whoever reads from it, and does nothing where that has closed it already."""
+    """Ends a connection for whoever reads from it, also of what has come already; nothing where that has closed it."""
     with contextlib.suppress(OSError):
         wire.shutdown(socket.SHUT_RDWR)
+        for _ in range(_MOST_UNREAD):
+            if not wire.recv(65536):
+                break
 
 
 def in_turn(ips: Sequence[str]) -> list[str]:

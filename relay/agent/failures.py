@@ -11,6 +11,7 @@ from contextlib import suppress
 _WORDS = {
     errno.ECONNREFUSED: "connection refused",
     errno.ECONNRESET: "connection reset",
+    errno.ENOTCONN: "connection reset",
     errno.EHOSTUNREACH: "no route to the host",
     errno.ENETUNREACH: "network unreachable",
 }

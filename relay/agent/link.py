@@ -217,7 +217,7 @@ class Link:
         """Ends the link without a word."""
         if self.session is not None:
             self.session.abort(reason)
-        elif self._wire is not None:  # picows would keep it, and tell of its own deadline when that passes
+        elif self._wire is not None:  # picows would keep it for ever
             hang_up(self._wire)
 
     async def _dial(self, relay_url: str) -> None:
@@ -246,7 +246,11 @@ class Link:
         self._stage = "no connection"
         wire = self._wire = await reach(found, where.port)
         self._stage = "no answer"
-        self.peer, self.local = wire.getpeername()[:2], wire.getsockname()[0]
+        try:
+            self.peer, self.local = wire.getpeername()[:2], wire.getsockname()[0]
+        except OSError:  # it was reset at once, and belongs to nobody yet
+            wire.close()
+            raise
         return wire
 
     def _explain(self, error: BaseException, relay_url: str) -> str:

@@ -72,7 +72,7 @@ async def rotate(call: Call) -> Reply:
         call.actor, record.id, public, new_id, overlap, token_version=wish.token_version
     )
     newest = done.record or done.old
-    for one in (done.old, newest):
+    for one in (*done.line, newest):
         call.office.keyring.learn(one)
     key, old = key_of(call.office, newest, name), key_of(call.office, done.old, name)
     return Reply(models.Rotated(key=key, rotated=done.record is not None, old=old))

@@ -15,6 +15,7 @@ class MasterKeys:
 
     def __init__(self, revocations: Revocations) -> None:
         self._keys: dict[str, KeyRecord] = {}
+        self._revocations = revocations
         revocations.on_revoked.append(self._on_revoked)
 
     def public_of(self, key_id: str) -> KeyRecord | None:
@@ -35,9 +36,13 @@ class MasterKeys:
 
     def learn(self, record: KeyRecord) -> None:
         """See `Keyring.learn`. What was taken from a key stays taken: what is learned may have been read before."""
-        if record.public is not None:
-            known = self._keys.get(record.id)
-            self._keys[record.id] = record if known is None else _less(known, record)
+        if record.public is None:
+            return
+        known = self._keys.get(record.id)
+        record = record if known is None else _least(known, record)
+        if record.revoked_at is None and (verdict := self._revocations.verdict(record.id)):
+            record = replace(record, revoked_at=verdict.at, revoked_by=verdict.by)
+        self._keys[record.id] = record
 
     def learn_all(self, records: Iterable[KeyRecord]) -> None:
         """All that there are now. One that is missing stays with what was last known of it: revoked, or expired."""
@@ -50,15 +55,9 @@ class MasterKeys:
             self._keys[key_id] = replace(self._keys[key_id], revoked_at=verdict.at, revoked_by=verdict.by)
 
 
-def _less(known: KeyRecord, read: KeyRecord) -> KeyRecord:
-    """Whichever of the two was read first: the registry only revokes, replaces, and shortens a life."""
+def _least(known: KeyRecord, read: KeyRecord) -> KeyRecord:
+    """What was read, with the shorter life of the two and the successor of either: the registry takes neither back."""
+    if (known.expires_at, known.successor_id) == (read.expires_at, read.successor_id):
+        return read
     ends = [one.expires_at for one in (known, read) if one.expires_at is not None]
-    revoked = known if read.revoked_at is None else read
-    return replace(
-        read,
-        expires_at=min(ends, default=None),
-        successor_id=read.successor_id or known.successor_id,
-        revoked_at=revoked.revoked_at,
-        revoked_by=revoked.revoked_by,
-        revoked_seq=revoked.revoked_seq,
-    )
+    return replace(read, expires_at=min(ends, default=None), successor_id=read.successor_id or known.successor_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 
 from sqlalchemy import BindParameter, ColumnElement, bindparam, or_, select, tuple_, update
 
@@ -139,18 +138,17 @@ class Keys:
             )
             version = old.token_version if token_version is None else token_version
             record = await insert_key(write, now, new, version, old.first)
-            shortened = await self._replace(write, old, record, now + max(0.0, overlap_s))
+            line = await self._replace(write, old, record, now + max(0.0, overlap_s))
             details = {"new": record.id, "overlap": overlap_s, "token_version": version}
             await append(write, now, Note(actor, Action.KEY_ROTATE, old.id, old.project_id or "", details))
-        return Rotated(record, shortened)
+        return Rotated(record, next(one for one in line if one.id == old.id), line)
 
-    async def _replace(self, write: Writing, old: KeyRecord, new: KeyRecord, until: float) -> KeyRecord:
+    async def _replace(self, write: Writing, old: KeyRecord, new: KeyRecord, until: float) -> tuple[KeyRecord, ...]:
         line = predecessors(old.id)
         later = or_(KEYS.c.expires_at.is_(None), KEYS.c.expires_at > until)
         await write.run(update(KEYS).where(KEYS.c.id.in_(select(line.c.id)), later).values(expires_at=until))
         await write.run(update(KEYS).where(KEYS.c.id == old.id).values(successor_id=new.id))
-        expires = until if old.expires_at is None else min(old.expires_at, until)
-        return replace(old, expires_at=expires, successor_id=new.id)
+        return tuple(map(key_of, await write.rows(select(KEYS).join(line, KEYS.c.id == line.c.id))))
 
     async def touch(self, used: Mapping[str, tuple[float, str]]) -> None:
         """Notes when and from where keys were last used; ids that are not known are passed over."""

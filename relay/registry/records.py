@@ -128,6 +128,8 @@ class Rotated:
     """The new key; None when nothing had to be done."""
     old: KeyRecord
     """The newest key of the line before (as it is now)."""
+    line: tuple[KeyRecord, ...] = ()
+    """It and all that it had replaced, whose lives may be shorter now."""
 
 
 @dataclass(frozen=True, slots=True)

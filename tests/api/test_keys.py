@@ -164,6 +164,20 @@ async def test_rotating_with_an_overlap(tmp_path: Path) -> None:
         assert (answer.status, answer.json["reason"]) == (409, "key_exists")
 
 
+async def test_rotating_without_an_overlap_ends_the_whole_line(tmp_path: Path) -> None:
+    """Also a key that was replaced before and had time left: at once, and not when the node next looks."""
+    async with world(tmp_path) as at:
+        operator = await at.operator()
+        _, first = await at.project(operator, "one")
+        _, _, second = await rotate(at, first, first.id)
+        assert (await at.ask(first, "GET", "/whoami")).status == 200
+        status, body, third = await rotate(at, second, second.id, overlap=0)
+        assert (status, body["old"]["id"], body["old"]["state"]) == (200, second.id, "expired")
+        for who in (first, second):
+            assert (await at.ask(who, "GET", "/whoami")).json["reason"] == "expired"
+        assert (await at.ask(third, "GET", "/whoami")).status == 200
+
+
 async def test_rotating_on_a_schedule(tmp_path: Path) -> None:
     """Nothing happens while the version is the same, also for a job that still holds the old key."""
     async with world(tmp_path) as at:

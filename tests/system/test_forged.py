@@ -288,11 +288,12 @@ def check_costs(rounds: list[Round], slower: float) -> None:
         assert check < MOST_OF_A_CORE * slower or phase == SIGNATURES
 
 
-def check_lateness(rounds: list[Round], phase: str, slower: float) -> None:
-    """How much later others are served in the best round of those in which the rate could be done at all."""
-    calm = [one for one in rounds if one[phase].rate > 0.9 * RATE and one[phase].core < FULL]
-    if not calm:
+def check_lateness(rounds: list[Round], phase: str, plain: str, slower: float) -> None:
+    """How much later others are served in the best round of those in which the rate without a check left room."""
+    calm = [one for one in rounds if one[plain].rate > 0.9 * RATE and one[plain].core < FULL]
+    if not calm and not CHAOS:
         pytest.skip(f"this machine, or what others leave of it, is too little for {RATE} a second")
+    assert calm
     assert min(one[phase].p99 - one[NOTHING].p99 for one in calm) < MOST_LATER * slower
 
 
@@ -321,5 +322,5 @@ async def test_a_thousand_a_second_cost_little() -> None:
         )
         print(f"{phase}: {rate:.0f} a second, {core:.0%} of a core, p99 {p99 * 1000:.1f} ms")  # noqa: T201
     check_costs(rounds, slower)
-    for phase in (REQUESTS, HELLOS):
-        check_lateness(rounds, phase, slower)
+    for phase, plain in ((REQUESTS, PLAIN_REQUESTS), (HELLOS, PLAIN_HELLOS)):
+        check_lateness(rounds, phase, plain, slower)
