@@ -28,6 +28,12 @@ class Departure:
         self._hurry = hurry
         self._loop = asyncio.get_running_loop()
 
+    def announce(self) -> None:
+        """Every answer says from here on that it is the last of its connection: called in the turn of the loop that
+        hears the signal, since requests that were read in it are answered before the rest begins.
+        """
+        self._services.draining = True
+
     async def stop(self, grace: float, lent: bool) -> None:
         """Nobody comes after this process, or nobody that it knows of. `lent`: see `Given`."""
         public = self._listeners[0]

@@ -72,6 +72,7 @@ class Serving:
         self._take_over = take_over
         self._loop = asyncio.get_running_loop()
         self._stop: asyncio.Future[signal.Signals] = self._loop.create_future()
+        self._at_signal: Callable[[], None] = lambda: None
         self._hurry = asyncio.Event()
         self._failed = False
         self._access_log: AccessLog | None = None
@@ -145,6 +146,7 @@ class Serving:
     async def _reign(self, node: Node, bound: Sockets, seat: takeover.Seat, departure: Departure) -> None:
         """As the relay of its directory, until it is told to stop, or another process takes over."""
         await self._take_seat(node, bound, seat, departure)
+        self._at_signal = departure.announce
         # What is there by now stays: looking through all of it again and again would halt everybody for 0.1 s.
         gc.freeze()
         keep_heap()
@@ -294,6 +296,7 @@ class Serving:
         if self._stop.done():
             self._hurry.set()
         else:
+            self._at_signal()
             self._stop.set_result(number)
 
 
