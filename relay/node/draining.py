@@ -72,7 +72,7 @@ class Departure:
 
     def _say_so(self) -> None:
         """Before anything else, so that balancers and agents with another address to go to move first."""
-        self._services.draining = True
+        self.announce()
         self._node.doorway.go_away("the relay stops")
         # Held requests would otherwise use up the grace time; their agents come back to the next process.
         self._node.hub.give_up()

@@ -51,8 +51,7 @@ class MasterKeys:
 
     def _on_revoked(self, revoked: Mapping[str, Verdict]) -> None:
         for key_id in revoked.keys() & self._keys.keys():
-            verdict = revoked[key_id]
-            self._keys[key_id] = replace(self._keys[key_id], revoked_at=verdict.at, revoked_by=verdict.by)
+            self.learn(self._keys[key_id])
 
 
 def _least(known: KeyRecord, read: KeyRecord) -> KeyRecord:
